@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+// The one place that makes errors. Each maker writes *error whole (NULL is fine) and returns the
+// code, so that a failure is one `return`.
+#pragma once
+
+#include "exit.h"
+#include "kp/kp.h"
+
+namespace kpi {
+
+kp_result fail_invalid(kp_error *error, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+kp_result fail_no_memory(kp_error *error);
+kp_result fail_system(kp_error *error, int sys_errno, const char *doing);
+kp_result fail_state(kp_error *error, const char *why);
+kp_result fail_forked(kp_error *error);
+
+kp_result fail_port_in_use(kp_error *error, uint16_t port);
+// `cwd`: the directory that could not be entered; NULL: it was the program.
+kp_result fail_spawn(kp_error *error, int sys_errno, const char *name, const char *cwd);
+kp_result fail_guard_spawn(kp_error *error, int sys_errno);
+kp_result fail_guard_ended(kp_error *error);
+
+struct Ended {
+    uint16_t port;
+    Exit exit;
+    int64_t after; // nanoseconds since the start
+    bool was_ready;
+    bool reserved; // the port was: a proxy without SO_REUSEADDR can't bind
+};
+kp_result fail_exited(kp_error *error, const Ended &ended);
+
+// connect_errno: of the last probe; 0: it got no answer.
+kp_result fail_timed_out(kp_error *error, uint16_t port, int64_t after, int connect_errno);
+kp_result fail_given_up(kp_error *error, pid_t pid);
+
+// Whether a function of the interface may return a result.
+enum class Call { Start, Spawn, Step, Wait, Stop, Restart };
+bool may_return(Call call, kp_result result);
+
+} // namespace kpi

@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "group.h"
+#include "error.h"
+#include "guard.h"
+#include "platform/clock.h"
+#include "platform/file.h"
+#include "probe.h"
+#include "spec.h"
+#include <errno.h>
+#include <signal.h>
+
+namespace kpi {
+
+namespace {
+
+constexpr int kGuardNice = 19;
+
+// Long after a SIGKILL a process can only be stuck in the kernel.
+constexpr int64_t kKillTime = kSecond;
+
+// For a child that was just killed, where there is nothing else to do meanwhile.
+void await_end(Child &child)
+{
+    int64_t start = sys::now();
+    while (!child.ended() && sys::now() - start < kKillTime) {
+        sys::Watch watch = {child.end_fd(), false};
+        Deadline next = Deadline::after(sys::now(), pause_after(sys::now() - start));
+        sys::block(&watch, watch.fd >= 0, watch.fd >= 0 ? Deadline::after(start, kKillTime) : next);
+    }
+}
+
+} // namespace
+
+kp_result Group::start(const kp_spec &spec, char *const *env, int log, kp_error *error)
+{
+    id_ = 0;
+    seen_ = 0;
+    by_clock_ = false;
+    guard_tells_ = sys::own_nice() < kGuardNice;
+    if (!has(spec, KP_SPEC_NO_GUARD)) {
+        kp_result result = start_guard(spec.stop_grace_ms, guard_, pipe_, error);
+        if (result != KP_OK) {
+            guard_ = Child();
+            pipe_.reset();
+            return result;
+        }
+        id_ = guard_.pid();
+    }
+    kp_result result = spawn_proxy(spec, env, log, error);
+    if (result != KP_OK) {
+        end_guard();
+        return result;
+    }
+    if (id_ == 0)
+        id_ = proxy_.pid();
+    watch(proxy_, proxy_watched_);
+    if (guard_)
+        watch(guard_, guard_watched_);
+    return KP_OK;
+}
+
+kp_result Group::spawn_proxy(const kp_spec &spec, char *const *env, int log, kp_error *error)
+{
+    sys::Launch launch = {};
+    launch.program = spec.argv[0];
+    launch.argv = spec.argv;
+    launch.env = env;
+    launch.cwd = spec.cwd;
+    launch.input = -1;
+    launch.output = log;
+    launch.group = id_;
+    int result = proxy_.spawn(launch);
+    if (result == 0)
+        return KP_OK;
+    // The group is there as long as its leader is.
+    if (result == EPERM && guard_ended())
+        return fail_guard_ended(error);
+    bool cwd_is_wrong = spec.cwd != nullptr && sys::check_directory(spec.cwd) != 0;
+    return fail_spawn(error, result, spec.argv[0], cwd_is_wrong ? spec.cwd : nullptr);
+}
+
+// In this order: a guard that sees its pipe close while it can still run ends the group.
+void Group::end_guard()
+{
+    if (guard_) {
+        guard_.signal(SIGKILL);
+        await_end(guard_);
+        guard_.reap();
+        guard_ = Child();
+    }
+    pipe_.reset();
+}
+
+void Group::watch(Child &child, bool &watched)
+{
+    watched = child.end_fd() >= 0;
+    if (!watched || !poller_.watch({child.end_fd(), false}))
+        by_clock_ = true;
+}
+
+void Group::unwatch(Child &child, bool &watched)
+{
+    if (watched)
+        poller_.forget(child.end_fd());
+    watched = false;
+}
+
+bool Group::has_ended(Child &child, bool &watched)
+{
+    if (!child.ended())
+        return false;
+    unwatch(child, watched);
+    return true;
+}
+
+void Group::signal(int signo)
+{
+    Child &leader = guard_ ? guard_ : proxy_;
+    leader.signal_group(signo);
+    if (!proxy_.ended() && sys::group_of(proxy_.pid()) != id_)
+        proxy_.signal(signo);
+}
+
+bool Group::proxy_ended()
+{
+    return has_ended(proxy_, proxy_watched_);
+}
+
+Group::Rest Group::rest()
+{
+    if (!proxy_ended() || members_left())
+        return Rest::Somebody;
+    if (!guard_)
+        return rest_after_leader(proxy_);
+    proxy_.reap();
+    return has_ended(guard_, guard_watched_) ? rest_after_leader(guard_) : rest_beside_guard();
+}
+
+Group::Rest Group::rest_beside_guard()
+{
+    bool alone = guard_tells_ && guard_.outlives_reaping() && sys::group_nice(id_) >= kGuardNice;
+    if (!alone) {
+        Rest rest = search();
+        if (rest != Rest::Nobody)
+            return rest;
+    }
+    guard_.signal(SIGKILL);
+    pipe_.reset();
+    if (!guard_watched_)
+        watch(guard_, guard_watched_);
+    return Rest::Somebody;
+}
+
+// The leader has ended. Its number is the group's: it must stay a zombie for as long as the group
+// is looked for by number.
+Group::Rest Group::rest_after_leader(Child &leader)
+{
+    if (!leader.is_reaped() && !leader.outlives_reaping()) {
+        Rest rest = search();
+        if (rest == Rest::Nobody)
+            leader.reap();
+        return rest;
+    }
+    leader.reap();
+    if (leader.signal_group(0) == ESRCH)
+        return Rest::Nobody;
+    Rest rest = search();
+    // What was found by number was the group only if that is still there.
+    if (rest == Rest::Somebody && leader.signal_group(0) == ESRCH) {
+        forget_members();
+        return Rest::Nobody;
+    }
+    return rest;
+}
+
+bool Group::members_left()
+{
+    for (size_t i = 0; i < member_count_; ++i)
+        if (!sys::is_over(members_[i]))
+            return true;
+    forget_members();
+    return false;
+}
+
+void Group::forget_members()
+{
+    for (size_t i = 0; i < member_count_; ++i) {
+        poller_.forget(members_[i].end.get());
+        members_[i].end.reset();
+    }
+    member_count_ = 0;
+}
+
+Group::Rest Group::search()
+{
+    forget_members();
+    by_clock_ = false;
+    size_t found = 0;
+    sys::Search result = sys::find_members(id_, guard_.pid(), members_, kMaxMembers, found);
+    if (result == sys::Search::Nobody)
+        return Rest::Nobody;
+    if (result == sys::Search::Unknown) {
+        by_clock_ = true;
+        return Rest::Unknown;
+    }
+    seen_ = members_[0].pid;
+    for (size_t i = 0; i < found; ++i) {
+        if (!members_[i].end || !poller_.watch({members_[i].end.get(), false}))
+            by_clock_ = true;
+        if (members_[i].end)
+            members_[member_count_++] = static_cast<sys::Process &&>(members_[i]);
+    }
+    return Rest::Somebody;
+}
+
+pid_t Group::somebody() const
+{
+    if (!proxy_.was_ended())
+        return proxy_.pid();
+    return seen_ != 0 ? seen_ : id_;
+}
+
+size_t Group::watches(sys::Watch *list) const
+{
+    size_t count = 0;
+    if (proxy_watched_)
+        list[count++] = {proxy_.end_fd(), false};
+    if (guard_watched_)
+        list[count++] = {guard_.end_fd(), false};
+    for (size_t i = 0; i < member_count_; ++i)
+        list[count++] = {members_[i].end.get(), false};
+    return count;
+}
+
+void Group::close()
+{
+    unwatch(proxy_, proxy_watched_);
+    unwatch(guard_, guard_watched_);
+    forget_members();
+    proxy_.reap();
+    proxy_.close();
+    guard_.reap();
+    guard_ = Child();
+    pipe_.reset();
+    by_clock_ = false;
+}
+
+} // namespace kpi

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+// The process group of guard and proxy: who is in it, how it is signalled, and when it is empty.
+#pragma once
+
+#include "child.h"
+#include "kp/kp.h"
+#include "platform/wait.h"
+
+namespace kpi {
+
+class Group {
+  public:
+    explicit Group(sys::Poller &poller) : poller_(poller) {}
+    Group(const Group &) = delete;
+    Group &operator=(const Group &) = delete;
+
+    // Guard first, as the group's leader, then the proxy: there is no moment at which a killed host
+    // leaves a proxy without a guard. On failure nothing is left.
+    kp_result start(const kp_spec &spec, char *const *env, int log, kp_error *error);
+
+    const Child &proxy() const { return proxy_; }
+
+    // Look. Without a guard it has not ended.
+    bool proxy_ended();
+    bool guard_ended() { return guard_ && has_ended(guard_, guard_watched_); }
+
+    // To everybody in the group, and to the proxy where it has left that.
+    void signal(int signo);
+
+    // Who is left. The guard is ended by this once nobody else is. Unknown: somebody, or zombies
+    // that their parent has not reaped yet.
+    enum class Rest { Nobody, Somebody, Unknown };
+    Rest rest();
+
+    // One of those who are left, for a message.
+    pid_t somebody() const;
+
+    // While the proxy starts, the guard's end is watched too; later it harms nothing, and its
+    // descriptor would stay ready for ever.
+    void started() { unwatch(guard_, guard_watched_); }
+
+    // Nobody is left, or they were given up: only the proxy's pid and exit stay.
+    void close();
+
+    // What to wait for; by_clock: and what no descriptor tells.
+    static constexpr size_t kMaxWatches = 18;
+    size_t watches(sys::Watch *list) const;
+    bool by_clock() const { return by_clock_; }
+
+  private:
+    // The others of them are found when these have ended.
+    static constexpr size_t kMaxMembers = kMaxWatches - 2;
+
+    kp_result spawn_proxy(const kp_spec &spec, char *const *env, int log, kp_error *error);
+    void end_guard();
+    void watch(Child &child, bool &watched);
+    void unwatch(Child &child, bool &watched);
+    bool has_ended(Child &child, bool &watched);
+    bool members_left();
+    void forget_members();
+    Rest search();
+    Rest rest_beside_guard();
+    Rest rest_after_leader(Child &leader);
+
+    sys::Poller &poller_;
+    Child guard_;
+    Child proxy_;
+    Fd pipe_; // the guard's: closed when the host is gone
+    pid_t id_ = 0;
+    bool guard_tells_ = false; // nobody else in the group is expected at the guard's nice value
+    bool guard_watched_ = false;
+    bool proxy_watched_ = false;
+    bool by_clock_ = false; // somebody is left whose end no descriptor tells
+    pid_t seen_ = 0;        // one of the members last found
+    size_t member_count_ = 0;
+    sys::Process members_[kMaxMembers];
+};
+
+} // namespace kpi

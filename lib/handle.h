@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+// The state machine: one proxy from start to end. It is passive: it is told when to look, does what
+// is due, and says when it wants to look again.
+#pragma once
+
+#include "deadline.h"
+#include "group.h"
+#include "kp/kp.h"
+#include "log.h"
+#include "platform/wait.h"
+#include "port.h"
+#include "probe.h"
+
+struct kp_handle {
+  public:
+    // Takes over the copy of the spec.
+    explicit kp_handle(kp_spec *spec);
+    kp_handle(const kp_handle &) = delete;
+    kp_handle &operator=(const kp_handle &) = delete;
+    ~kp_handle();
+
+    // Whether another process made it, of which this one is a fork.
+    bool is_foreign() const;
+
+    kp_result start(kp_error *error); // the first time, and each restart
+    kp_result step(kp_error *error);
+    kp_result wait(kp_state until, kpi::Deadline limit, bool interruptible, kp_error *error);
+    void stop(int64_t grace);
+
+    int fd();
+    int64_t timeout() const;
+
+    kp_state state() const { return state_; }
+    const kp_spec &spec() const { return *spec_; }
+    uint16_t port() const { return port_.number(); }
+    const char *url() const { return url_; }
+    const kpi::Child &proxy() const { return group_.proxy(); }
+
+    kp_result open_log(kp_error *error) { return log_.open(spec_->log_fd, error); }
+
+  private:
+    kp_result launch(kp_error *error);
+    kp_result step_starting(kp_error *error);
+    kp_result step_ready(kp_error *error);
+    kp_result step_stopping(kp_error *error);
+    kp_result probe(kp_error *error);
+    kp_result become_ready(kp_error *error);
+    kp_result fail(kp_result result, kp_error *error);
+    kp_result fail_exited(kp_error *error);
+    void begin_stop(int64_t grace);
+    void kill();
+    void become_exited();
+    void watch_probe();
+    void close_probe();
+
+    void set_due(kpi::Deadline due);
+    kpi::Deadline by_clock(int64_t now) const;
+    void sleep_until(kpi::Deadline limit, bool &interrupted);
+
+    const uint64_t generation_;
+    kp_spec *const spec_;
+    kp_state state_ = KP_STATE_EXITED;
+    bool reached_ready_ = false;
+    bool killed_ = false;
+    bool probe_watched_ = false; // it is pending, and its descriptor tells the answer
+    int64_t started_ = 0;        // when this life, or its stop, began
+    kpi::Deadline limit_{
+        INT64_MAX};                // STARTING: the time-out; STOPPING: the SIGKILL, then giving up
+    kpi::Deadline due_{INT64_MAX}; // when the next step is due by time
+    kpi::Log log_;
+    kpi::Port port_;
+    kpi::Probe probe_;
+    kpi::sys::Poller poller_;
+    kpi::Group group_{poller_};
+    char url_[32] = "";
+};

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+// The one place that spawns and waits.
+#include "descriptors.h"
+#include "pidfd.h"
+#include "platform/process.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/wait.h>
+
+namespace kpi::sys {
+
+namespace {
+
+// Collects the first error of a row of calls that return one.
+class First {
+  public:
+    void operator()(int result)
+    {
+        if (error_ == 0)
+            error_ = result;
+    }
+    int error() const { return error_; }
+
+  private:
+    int error_ = 0;
+};
+
+class Actions {
+  public:
+    Actions() { first_(posix_spawn_file_actions_init(&actions_)); }
+    Actions(const Actions &) = delete;
+    Actions &operator=(const Actions &) = delete;
+    ~Actions() { posix_spawn_file_actions_destroy(&actions_); }
+
+    int fill(const Launch &launch)
+    {
+        become(0, launch.input, O_RDONLY);
+        become(1, launch.output, O_WRONLY);
+        become(2, launch.output, O_WRONLY);
+        first_(posix_spawn_file_actions_addclosefrom_np(&actions_, 3));
+        if (launch.cwd != nullptr)
+            first_(posix_spawn_file_actions_addchdir_np(&actions_, launch.cwd));
+        return first_.error();
+    }
+    const posix_spawn_file_actions_t *get() const { return &actions_; }
+
+  private:
+    void become(int number, int source, int mode)
+    {
+        if (source < 0)
+            first_(posix_spawn_file_actions_addopen(&actions_, number, "/dev/null", mode, 0));
+        else
+            first_(posix_spawn_file_actions_adddup2(&actions_, source, number));
+    }
+
+    posix_spawn_file_actions_t actions_;
+    First first_;
+};
+
+class Attributes {
+  public:
+    Attributes() { first_(posix_spawnattr_init(&attributes_)); }
+    Attributes(const Attributes &) = delete;
+    Attributes &operator=(const Attributes &) = delete;
+    ~Attributes() { posix_spawnattr_destroy(&attributes_); }
+
+    int fill(const Launch &launch)
+    {
+        sigset_t all, mask;
+        sigfillset(&all);
+        sigemptyset(&mask);
+        if (launch.block_signals) {
+            sigfillset(&mask);
+            sigdelset(&mask, SIGCHLD);
+        }
+        first_(posix_spawnattr_setsigdefault(&attributes_, &all));
+        first_(posix_spawnattr_setsigmask(&attributes_, &mask));
+        first_(posix_spawnattr_setpgroup(&attributes_, launch.group));
+        first_(posix_spawnattr_setflags(
+            &attributes_, POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETPGROUP));
+        return first_.error();
+    }
+    const posix_spawnattr_t *get() const { return &attributes_; }
+
+  private:
+    posix_spawnattr_t attributes_;
+    First first_;
+};
+
+int wait_for(const Process &child, siginfo_t &info, int options)
+{
+    info = siginfo_t{};
+    if (child.end)
+        return waitid(static_cast<idtype_t>(kPidfdId), static_cast<id_t>(child.end.get()), &info,
+                      options);
+    return waitid(P_PID, static_cast<id_t>(child.pid), &info, options);
+}
+
+// Where the host reaps every child, the number may have been reused before its descriptor was
+// opened: then that is a stranger's.
+bool is_child(const Process &child)
+{
+    siginfo_t info;
+    return wait_for(child, info, WEXITED | WNOHANG | WNOWAIT) == 0;
+}
+
+} // namespace
+
+int spawn(const Launch &launch, Process &child)
+{
+    Actions actions;
+    Attributes attributes;
+    int result = actions.fill(launch);
+    if (result == 0)
+        result = attributes.fill(launch);
+    if (result == 0)
+        result = posix_spawnp(&child.pid, launch.program, actions.get(), attributes.get(),
+                              launch.argv, launch.env);
+    if (result != 0) {
+        child.pid = 0;
+        return result;
+    }
+    child.end = open_pidfd(child.pid);
+    if (child.end && !is_child(child))
+        child.end.reset();
+    return 0;
+}
+
+Life look(const Process &child, Exit &exit)
+{
+    siginfo_t info;
+    if (wait_for(child, info, WEXITED | WNOHANG | WNOWAIT) != 0)
+        return errno == ECHILD ? Life::Gone : Life::Alive;
+    if (info.si_pid == 0)
+        return Life::Alive;
+    if (info.si_code == CLD_EXITED)
+        exit.code = info.si_status;
+    else
+        exit.signal = info.si_status;
+    return Life::Ended;
+}
+
+void reap(const Process &child)
+{
+    siginfo_t info;
+    wait_for(child, info, WEXITED | WNOHANG);
+}
+
+} // namespace kpi::sys

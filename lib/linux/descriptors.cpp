@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "descriptors.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+namespace kpi {
+
+namespace sys {
+
+void close_fd(int fd)
+{
+    int kept = errno;
+    close(fd);
+    errno = kept;
+}
+
+} // namespace sys
+
+Fd lifted(int number)
+{
+    Fd made(number);
+    if (number < 0 || number > 2)
+        return made;
+    return Fd(fcntl(number, F_DUPFD_CLOEXEC, 3));
+}
+
+} // namespace kpi

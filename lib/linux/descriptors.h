@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "platform/fd.h"
+
+namespace kpi {
+
+// Takes over a descriptor that was just made and moves it above 2, where the host's standard
+// streams are or, closed, are about to be opened again. It is empty, with errno set, where `number`
+// is negative or the move fails.
+Fd lifted(int number);
+
+} // namespace kpi

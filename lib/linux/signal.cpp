@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "pidfd.h"
+#include "platform/process.h"
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+namespace kpi::sys {
+
+bool is_over(const Process &process)
+{
+    pollfd wanted = {process.end.get(), POLLIN, 0};
+    return poll(&wanted, 1, 0) > 0;
+}
+
+int signal(const Process &process, int signo)
+{
+    return signal_pidfd(process.end, signo, 0);
+}
+
+int signal_group(const Process &leader, int signo)
+{
+    return signal_pidfd(leader.end, signo, kSignalGroup);
+}
+
+bool signals_groups(const Process &leader)
+{
+    return signal_group(leader, 0) != ENOSYS;
+}
+
+int signal_number(pid_t pid, int signo)
+{
+    return kill(pid, signo) == 0 ? 0 : errno;
+}
+
+int signal_group_number(pid_t group, int signo)
+{
+    return kill(-group, signo) == 0 ? 0 : errno;
+}
+
+pid_t group_of(pid_t pid)
+{
+    return getpgid(pid);
+}
+
+int own_nice()
+{
+    return getpriority(PRIO_PROCESS, 0);
+}
+
+int group_nice(pid_t group)
+{
+    errno = 0;
+    int nice = getpriority(PRIO_PGRP, static_cast<id_t>(group));
+    return errno == 0 ? nice : 20;
+}
+
+void lower_priority(pid_t pid)
+{
+    setpriority(PRIO_PROCESS, static_cast<id_t>(pid), 19);
+}
+
+} // namespace kpi::sys

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "platform/socket.h"
+#include "descriptors.h"
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+namespace kpi::sys {
+
+namespace {
+
+constexpr uint32_t kLoopback = 0x7f000001;
+constexpr uint32_t kOtherLoopback = 0x7f000002;
+
+sockaddr_in address_of(uint32_t host, uint16_t port)
+{
+    sockaddr_in address = {};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(host);
+    address.sin_port = htons(port);
+    return address;
+}
+
+const sockaddr *generic(const sockaddr_in &address)
+{
+    return reinterpret_cast<const sockaddr *>(&address);
+}
+
+int set_option(const Fd &socket, int level, int option, int value)
+{
+    return setsockopt(socket.get(), level, option, &value, sizeof value) == 0 ? 0 : errno;
+}
+
+int bind_to(const Fd &socket, const sockaddr_in &address)
+{
+    return bind(socket.get(), generic(address), sizeof address) == 0 ? 0 : errno;
+}
+
+int find_port(const Fd &socket, uint16_t &port)
+{
+    sockaddr_in address = {};
+    socklen_t size = sizeof address;
+    if (getsockname(socket.get(), reinterpret_cast<sockaddr *>(&address), &size) != 0)
+        return errno;
+    port = ntohs(address.sin_port);
+    return 0;
+}
+
+} // namespace
+
+int reserve_port(uint16_t &port, Fd &reservation)
+{
+    Fd made = lifted(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    if (!made)
+        return errno;
+    int result = set_option(made, SOL_SOCKET, SO_REUSEADDR, 1);
+    if (result == 0)
+        result = bind_to(made, address_of(kLoopback, port));
+    if (result == 0)
+        result = find_port(made, port);
+    if (result == 0)
+        reservation = static_cast<Fd &&>(made);
+    return result;
+}
+
+int open_reservation(const Fd &reservation, bool open)
+{
+    return set_option(reservation, SOL_SOCKET, SO_REUSEADDR, open);
+}
+
+int make_probe(bool from_other, Fd &probe)
+{
+    Fd made = lifted(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    if (!made)
+        return errno;
+    int result = from_other ? bind_to(made, address_of(kOtherLoopback, 0)) : 0;
+    if (result == 0)
+        probe = static_cast<Fd &&>(made);
+    return result;
+}
+
+// On loopback the answer is there when connect() returns, but only a second call tells it.
+int connect_probe(const Fd &probe, uint16_t port)
+{
+    sockaddr_in address = address_of(kLoopback, port);
+    for (int i = 0; i < 2; ++i) {
+        if (connect(probe.get(), generic(address), sizeof address) == 0 || errno == EISCONN)
+            return 0;
+        if (errno != EINPROGRESS)
+            break;
+    }
+    return errno == EALREADY ? EINPROGRESS : errno;
+}
+
+} // namespace kpi::sys

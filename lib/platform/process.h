@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+// Processes: start them, learn of their end, signal them, find those of a group.
+// What returns int returns 0 or an error number.
+#pragma once
+
+#include "exit.h"
+#include "platform/fd.h"
+#include <stddef.h>
+#include <sys/types.h>
+
+namespace kpi::sys {
+
+struct Process {
+    pid_t pid = 0; // 0: none
+    Fd end;        // readable once it has ended; empty where the system has no such descriptor
+};
+
+struct Launch {
+    const char *program; // looked up in the host's PATH where it has no slash
+    char *const *argv;
+    char *const *env;
+    const char *cwd;    // NULL: the host's
+    int input;          // becomes descriptor 0; -1: the null device
+    int output;         // becomes descriptors 1 and 2; -1: the null device
+    pid_t group;        // to join; 0: it leads a new one
+    bool block_signals; // start with every signal but SIGCHLD blocked, else with none
+};
+
+// Starts a program with default signal dispositions and no descriptor above 2. `child.end` stays
+// empty where it can't be shown to be the child's.
+int spawn(const Launch &launch, Process &child);
+
+// Whether a child of the host has ended; it stays a zombie, so that its number stays its own.
+// Gone: it was reaped by somebody else, and `exit` is what can still be known.
+enum class Life { Alive, Ended, Gone };
+Life look(const Process &child, Exit &exit);
+void reap(const Process &child);
+
+// Whether a process that need not be a child has ended; it has an `end`.
+bool is_over(const Process &process);
+
+// Through the descriptor, which can't hit a stranger. ENOSYS: not possible here.
+int signal(const Process &process, int signo);
+int signal_group(const Process &leader, int signo); // also when the leader was reaped
+bool signals_groups(const Process &leader);         // whether signal_group() can
+
+// By number: only for one that is known to be pinned.
+int signal_number(pid_t pid, int signo);
+int signal_group_number(pid_t group, int signo);
+
+pid_t group_of(pid_t pid); // -1: no such process
+
+// Nice values, 19 being the lowest priority.
+int own_nice();
+int group_nice(pid_t group);    // the lowest of its members; zombies count. 20: no such group
+void lower_priority(pid_t pid); // to nice 19
+
+// The living members of a group, but for `guard`, up to `size` of them. Each comes with its `end`
+// where the system has one. Unknown: the system does not show its processes.
+enum class Search { Nobody, Somebody, Unknown };
+Search find_members(pid_t group, pid_t guard, Process *members, size_t size, size_t &found);
+
+} // namespace kpi::sys

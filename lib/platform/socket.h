@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+// Sockets on 127.0.0.1. What returns int returns 0 or an error number.
+#pragma once
+
+#include "platform/fd.h"
+#include <stdint.h>
+
+namespace kpi::sys {
+
+// Binds a socket that never listens to 127.0.0.1:port; port 0 is replaced by the one chosen.
+int reserve_port(uint16_t &port, Fd &reservation);
+
+// Whether a server that sets SO_REUSEADDR can bind beside the reservation.
+int open_reservation(const Fd &reservation, bool open);
+
+// A socket for probes. `from_other` binds its source to 127.0.0.2, so that it can't meet itself.
+int make_probe(bool from_other, Fd &probe);
+
+// 0: accepted; EINPROGRESS: not known yet (the socket becomes writable, then call again); else why
+// not. After ECONNREFUSED the same socket may be used again.
+int connect_probe(const Fd &probe, uint16_t port);
+
+} // namespace kpi::sys
