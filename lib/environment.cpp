@@ -160,6 +160,7 @@ constexpr Variable kVariables[] = {
     {"PIP_PROXY", What::Remove},
     {"CARGO_HTTP_PROXY", What::Remove},
     {"grpc_proxy", What::Remove},
+    {"REQUEST_METHOD", What::Remove}, // the CGI rule: Go and reqwest ignore HTTP_PROXY beside it
 
     {"AWS_CA_BUNDLE", What::RemoveWithCa},
     {"CARGO_HTTP_CAINFO", What::RemoveWithCa},
