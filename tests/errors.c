@@ -1,0 +1,398 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Errors help the person who reads them, and are written whole or not at all. */
+#include "support.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* ---- Programs that can't be executed ------------------------------------- */
+
+static void assert_not_spawned(struct scene *scene, const kp_spec *spec, int expected_errno)
+{
+    error_fill(&scene->error);
+    assert_result(KP_ERR_SPAWN, kp_spawn(spec, &scene->proxy, &scene->error));
+    assert_null(scene->proxy);
+    assert_int_equal(scene->error.sys_errno, expected_errno);
+    assert_int_equal(scene->error.exit_code, -1);
+    assert_int_equal(scene->error.term_signal, 0);
+}
+
+/* valgrind's clone() is a fork, after which a failed exec is an exit with 127. */
+static void a_missing_program_is_named(void **state)
+{
+    struct scene *scene = *state;
+    if (left_out_under_valgrind(__func__))
+        return;
+    kp_spec spec = spec_for(WORDS("no-such-proxy", "--port"));
+    assert_not_spawned(scene, &spec, ENOENT);
+    assert_string_equal(scene->error.message,
+                        "spawn external proxy \"no-such-proxy\": No such file or directory");
+}
+
+static void a_program_that_is_not_executable(void **state)
+{
+    struct scene *scene = *state;
+    if (left_out_under_valgrind(__func__))
+        return; /* as above */
+    const char *path = scene_path(scene, "plain");
+    file_write(path, "#!/bin/sh\n", 0644);
+    kp_spec spec = spec_for(WORDS(path));
+    assert_not_spawned(scene, &spec, EACCES);
+    assert_contains(scene->error.message, path);
+    assert_contains(scene->error.message, "Permission denied");
+}
+
+static void a_missing_folder(void **state)
+{
+    struct scene *scene = *state;
+    if (left_out_under_valgrind(__func__))
+        return; /* as above */
+    kp_spec spec = spec_for(FIXTURE("serve"));
+    spec.cwd = scene_path(scene, "no-such-folder");
+    assert_not_spawned(scene, &spec, ENOENT);
+    assert_contains(scene->error.message, spec.cwd);
+}
+
+/* A message is one line that fits, whatever the program is called. */
+static void a_program_with_a_name_of_any_kind(void **state)
+{
+    struct scene *scene = *state;
+    if (left_out_under_valgrind(__func__))
+        return; /* as above */
+    char name[3000];
+    memset(name, 'n', sizeof name - 1);
+    name[0] = '/';
+    name[5] = '\n';
+    name[sizeof name - 1] = '\0';
+    kp_spec spec = spec_for(WORDS(name));
+    assert_result(KP_ERR_SPAWN, kp_spawn(&spec, &scene->proxy, &scene->error));
+    assert_non_null(memchr(scene->error.message, '\0', sizeof scene->error.message));
+    assert_null(strchr(scene->error.message, '\n'));
+    assert_contains(scene->error.message, strerror(scene->error.sys_errno));
+}
+
+/* ---- Proxies that do not bind -------------------------------------------- */
+
+/* "external proxy did not bind 127.0.0.1:PORT: " and this. */
+static const char *reason_of(const kp_error *error)
+{
+    unsigned port = 0;
+    int end = 0;
+    sscanf(error->message, "external proxy did not bind 127.0.0.1:%u: %n", &port, &end);
+    assert_in_range(port, 1, 65535);
+    assert_true(end > 0);
+    return error->message + end;
+}
+
+static void a_time_out_says_how_long(void **state)
+{
+    struct scene *scene = *state;
+    kp_spec spec = spec_for(FIXTURE("never"));
+    spec.startup_timeout_ms = 200;
+    assert_result(KP_ERR_TIMED_OUT, spawn(scene, spec));
+    assert_starts_with(reason_of(&scene->error), "timed out after 2");
+    assert_int_equal(scene->error.exit_code, -1);
+    assert_int_equal(scene->error.term_signal, 0);
+}
+
+static void an_exit_says_its_status_and_when(void **state)
+{
+    struct scene *scene = *state;
+    int status = 0, ms = -1, end = 0;
+    assert_result(KP_ERR_EXITED, spawn(scene, spec_for(FIXTURE("exit", "7"))));
+    sscanf(reason_of(&scene->error), "exited with status %d after %d ms%n", &status, &ms, &end);
+    assert_true(end > 0);
+    assert_int_equal(status, 7);
+    assert_true(ms >= 0);
+    assert_int_equal(scene->error.exit_code, 7);
+    assert_int_equal(scene->error.term_signal, 0);
+}
+
+static void status_zero_has_a_hint(void **state)
+{
+    struct scene *scene = *state;
+    assert_result(KP_ERR_EXITED, spawn(scene, spec_for(WORDS("true"))));
+    assert_starts_with(reason_of(&scene->error), "exited with status 0 after ");
+    assert_contains(scene->error.message, "foreground");
+    assert_int_equal(scene->error.exit_code, 0);
+}
+
+static void a_killing_signal_is_told(void **state)
+{
+    struct scene *scene = *state;
+    assert_result(KP_ERR_EXITED, spawn(scene, spec_for(FIXTURE("kill-self", "9"))));
+    assert_starts_with(reason_of(&scene->error), "killed by signal 9");
+    assert_int_equal(scene->error.exit_code, -1);
+    assert_int_equal(scene->error.term_signal, 9);
+}
+
+static void the_fixed_port_is_named(void **state)
+{
+    struct scene *scene = *state;
+    char start_of_it[64];
+    kp_spec spec = spec_for(FIXTURE("exit", "1"));
+    spec.port = free_port();
+    assert_result(KP_ERR_EXITED, spawn(scene, spec));
+    snprintf(start_of_it, sizeof start_of_it,
+             "external proxy did not bind 127.0.0.1:%u: ", spec.port);
+    assert_starts_with(scene->error.message, start_of_it);
+}
+
+/* ---- What the proxy printed ---------------------------------------------- */
+
+/* Starts `argv` with its output in the file, opened this way; the start fails. */
+static void fail_into_log(struct scene *scene, char *const *argv, int open_flags)
+{
+    kp_spec spec = spec_for(argv);
+    spec.log_fd = open(scene_path(scene, "log"), open_flags | O_CREAT | O_CLOEXEC, 0600);
+    assert_true(spec.log_fd > 0);
+    kp_result result = spawn(scene, spec);
+    close(spec.log_fd);
+    assert_result(KP_ERR_EXITED, result);
+}
+
+/* These lines and no others; whether the last newline is quoted does not matter. */
+static void assert_output(struct scene *scene, const char *lines)
+{
+    char *output = scene->error.output;
+    size_t size = strlen(output);
+    if (size > 0 && output[size - 1] == '\n')
+        output[size - 1] = '\0';
+    assert_string_equal(output, lines);
+}
+
+static void the_output_comes_with_the_error(void **state)
+{
+    struct scene *scene = *state;
+    fail_into_log(scene, FIXTURE("print-exit", "1", "bad certificate"), O_RDWR);
+    assert_contains(scene->error.output, "bad certificate");
+}
+
+static void also_from_a_log_that_can_only_be_written(void **state)
+{
+    struct scene *scene = *state;
+    fail_into_log(scene, FIXTURE("print-exit", "1", "bad certificate"), O_WRONLY);
+    assert_contains(scene->error.output, "bad certificate");
+    fail_into_log(scene, FIXTURE("print-exit", "1", "bad key"), O_WRONLY | O_APPEND);
+    assert_contains(scene->error.output, "bad key");
+}
+
+static void standard_output_is_logged_too(void **state)
+{
+    struct scene *scene = *state;
+    fail_into_log(scene, SHELL("echo one; echo two >&2; exit 1"), O_RDWR);
+    assert_output(scene, "one\ntwo");
+}
+
+static void what_was_in_the_log_before_is_not_quoted(void **state)
+{
+    struct scene *scene = *state;
+    file_write(scene_path(scene, "log"), "from yesterday\n", 0600);
+    fail_into_log(scene, FIXTURE("print-exit", "1", "from today"), O_WRONLY | O_APPEND);
+    assert_output(scene, "from today");
+}
+
+static void a_silent_proxy_has_no_output(void **state)
+{
+    struct scene *scene = *state;
+    file_write(scene_path(scene, "log"), "from yesterday\n", 0600);
+    fail_into_log(scene, FIXTURE("exit", "1"), O_WRONLY | O_APPEND);
+    assert_string_equal(scene->error.output, "");
+}
+
+/* More than fits: the last lines, the first of them whole. */
+static void the_last_lines_are_quoted(void **state)
+{
+    struct scene *scene = *state;
+    const char *script = "i=0; while [ $i -lt 500 ]; do echo line $i; i=$((i+1)); done; exit 1";
+    fail_into_log(scene, SHELL(script), O_RDWR);
+    const char *end = memchr(scene->error.output, '\0', sizeof scene->error.output);
+    assert_non_null(end);
+    assert_true(end - scene->error.output > 512);
+    assert_contains(end - strlen("line 499\n"), "line 499");
+    assert_starts_with(scene->error.output, "line ");
+}
+
+static void a_line_longer_than_the_room_is_quoted_in_part(void **state)
+{
+    struct scene *scene = *state;
+    const char *script = "i=0; while [ $i -lt 500 ]; do printf 0123456789; i=$((i+1)); done; "
+                         "echo end; exit 1";
+    fail_into_log(scene, SHELL(script), O_RDWR);
+    assert_non_null(memchr(scene->error.output, '\0', sizeof scene->error.output));
+    assert_contains(scene->error.output, "end");
+}
+
+static void a_pipe_is_written_but_not_quoted(void **state)
+{
+    struct scene *scene = *state;
+    int ends[2];
+    char text[64] = "";
+    assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+    kp_spec spec = spec_for(FIXTURE("print-exit", "1", "into the pipe"));
+    spec.log_fd = ends[1];
+    kp_result result = spawn(scene, spec);
+    close(ends[1]);
+    ssize_t size = read(ends[0], text, sizeof text - 1);
+    ssize_t after = read(ends[0], text + sizeof text - 1, 1);
+    close(ends[0]);
+    assert_result(KP_ERR_EXITED, result);
+    assert_string_equal(text, "into the pipe\n");
+    assert_int_equal(size, strlen(text));
+    assert_int_equal(after, 0); /* the failed start has closed its duplicate */
+    assert_string_equal(scene->error.output, "");
+}
+
+/* The standard output of a host is somebody's JSON. */
+static void print_to_a_hosts_streams(struct scene *scene)
+{
+    kp_spec spec = spec_for(SHELL("echo out; echo err >&2; exit 1"));
+    int out = open(scene_path(scene, "out"), O_WRONLY | O_CREAT, 0600);
+    int err = open(scene_path(scene, "err"), O_WRONLY | O_CREAT, 0600);
+    CHECK(dup2(out, 1) == 1 && dup2(err, 2) == 2);
+    CHECK(kp_spawn(&spec, &scene->proxy, &scene->error) == KP_ERR_EXITED);
+}
+
+static void without_a_log_all_goes_to_standard_error(void **state)
+{
+    struct scene *scene = *state;
+    char text[64];
+    assert_int_equal(in_child(print_to_a_hosts_streams, scene), 0);
+    file_read(scene_path(scene, "out"), text, sizeof text);
+    assert_string_equal(text, "");
+    file_read(scene_path(scene, "err"), text, sizeof text);
+    assert_string_equal(text, "out\nerr\n");
+}
+
+/* ---- Written whole, or not at all ---------------------------------------- */
+
+static bool all_zero(const uint32_t *numbers, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (numbers[i] != 0)
+            return false;
+    return true;
+}
+
+static void a_failure_writes_the_error_whole(void **state)
+{
+    struct scene *scene = *state;
+    const kp_error *error = &scene->error;
+    error_fill(&scene->error);
+    assert_result(KP_ERR_EXITED, spawn(scene, spec_for(FIXTURE("exit", "1"))));
+    assert_int_equal(error->code, KP_ERR_EXITED);
+    assert_int_equal(error->sys_errno, 0);
+    assert_non_null(memchr(error->message, '\0', sizeof error->message));
+    assert_string_equal(error->output, "");
+    assert_true(all_zero(error->reserved, 4));
+    assert_null(memchr(error, 0xA5, sizeof *error)); /* nothing of before, also behind the NULs */
+}
+
+static void a_success_leaves_the_error_alone(void **state)
+{
+    struct scene *scene = *state;
+    error_fill(&scene->error);
+    get_ready(scene, spec_for(FIXTURE("late", "20")));
+    assert_int_equal(kp_handle_step(scene->proxy, &scene->error), KP_OK);
+    assert_int_equal(kp_handle_stop(scene->proxy, -1), KP_OK);
+    get_exited(scene);
+    assert_int_equal(kp_handle_restart(scene->proxy, &scene->error), KP_OK);
+    assert_result(KP_OK, reach(scene, KP_STATE_READY));
+    assert_true(error_untouched(&scene->error));
+}
+
+static void no_error_is_asked_for(void **state)
+{
+    struct scene *scene = *state;
+    kp_spec spec = spec_for(FIXTURE("exit", "1"));
+    assert_result(KP_ERR_EXITED, kp_spawn(&spec, &scene->proxy, NULL));
+    assert_null(scene->proxy);
+}
+
+static void a_failed_start_gives_no_handle(void **state)
+{
+    struct scene *scene = *state;
+    char unset;
+    kp_handle *handle = (kp_handle *)(void *)&unset;
+    kp_spec spec = spec_for(FIXTURE("exit", "1"));
+    assert_result(KP_ERR_EXITED, kp_spawn(&spec, &handle, &scene->error));
+    assert_null(handle);
+}
+
+/* ---- Names --------------------------------------------------------------- */
+
+#define NAMED(code) assert_string_equal(kp_result_name(code), #code)
+
+static void every_code_has_a_name(void **state)
+{
+    (void)state;
+    NAMED(KP_OK);
+    NAMED(KP_AGAIN);
+    NAMED(KP_ERR_INVALID);
+    NAMED(KP_ERR_NO_MEMORY);
+    NAMED(KP_ERR_SYSTEM);
+    NAMED(KP_ERR_PORT_IN_USE);
+    NAMED(KP_ERR_SPAWN);
+    NAMED(KP_ERR_GUARD);
+    NAMED(KP_ERR_EXITED);
+    NAMED(KP_ERR_TIMED_OUT);
+    NAMED(KP_ERR_FOREIGN_LISTENER);
+    NAMED(KP_ERR_NOT_HTTP);
+    NAMED(KP_ERR_STATE);
+    NAMED(KP_ERR_FORKED);
+}
+
+static void other_numbers_are_unknown(void **state)
+{
+    (void)state;
+    assert_string_equal(kp_result_name(2), "unknown");
+    assert_string_equal(kp_result_name(-13), "unknown");
+    assert_string_equal(kp_result_name(INT32_MIN), "unknown");
+    assert_string_equal(kp_result_name(INT32_MAX), "unknown");
+}
+
+static void the_version_has_three_numbers(void **state)
+{
+    (void)state;
+    unsigned major, minor, patch;
+    int end = 0;
+    assert_int_equal(sscanf(kp_version(), "%u.%u.%u%n", &major, &minor, &patch, &end), 3);
+    assert_int_equal(kp_version()[end], '\0');
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(a_missing_program_is_named),
+        TEST(a_program_that_is_not_executable),
+        TEST(a_missing_folder),
+        TEST(a_program_with_a_name_of_any_kind),
+        EACH_WAY(a_time_out_says_how_long),
+        EACH_WAY(an_exit_says_its_status_and_when),
+        EACH_WAY(status_zero_has_a_hint),
+        EACH_WAY(a_killing_signal_is_told),
+        EACH_WAY(the_fixed_port_is_named),
+        EACH_WAY(the_output_comes_with_the_error),
+        EACH_WAY(also_from_a_log_that_can_only_be_written),
+        TEST(standard_output_is_logged_too),
+        TEST(what_was_in_the_log_before_is_not_quoted),
+        TEST(a_silent_proxy_has_no_output),
+        TEST(the_last_lines_are_quoted),
+        TEST(a_line_longer_than_the_room_is_quoted_in_part),
+        EACH_WAY(a_pipe_is_written_but_not_quoted),
+        TEST(without_a_log_all_goes_to_standard_error),
+        EACH_WAY(a_failure_writes_the_error_whole),
+        EACH_WAY(a_success_leaves_the_error_alone),
+        TEST(no_error_is_asked_for),
+        TEST(a_failed_start_gives_no_handle),
+        TEST(every_code_has_a_name),
+        TEST(other_numbers_are_unknown),
+        TEST(the_version_has_three_numbers),
+    };
+    return RUN(tests);
+}

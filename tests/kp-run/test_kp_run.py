@@ -1,0 +1,509 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command kp-run, from outside. $KP_RUN and $FIXTURE_PROXY name the programs."""
+
+import contextlib
+import os
+import pty
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+KP_RUN = os.environ["KP_RUN"]
+FIXTURE = os.environ["FIXTURE_PROXY"]
+PATIENCE = 20  # seconds; nothing that works comes near it
+
+FORWARDED = [signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM,
+             signal.SIGUSR1, signal.SIGUSR2]
+
+# Says "ready" and each signal that it gets, and ends some time after the first.
+TELL_SIGNALS = (sys.executable, "-c", f"""
+import os, signal, time
+told = []
+def tell(number, frame):
+    os.write(1, b"got %d\\n" % number)
+    told.append(number)
+for number in {[int(number) for number in FORWARDED]}:
+    signal.signal(number, tell)
+os.write(1, b"ready\\n")
+while not told:
+    time.sleep(0.01)
+time.sleep(0.3)
+""")
+
+
+def setUpModule():
+    """What started the tests may ignore signals (a shell's background job does)."""
+    for number in FORWARDED:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def exists(pid):
+    """Whether there is such a process; a zombie is none."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:
+            return stat.read().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def wait_until(condition, what):
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError("waited in vain: " + what)
+        time.sleep(0.01)
+
+
+def free_port():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def variables(output):
+    return dict(entry.split("=", 1) for entry in output.split("\0") if entry)
+
+
+class TestCase(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = folder.name
+        self.pid_file = self.path("proxy-pid")
+        self.addCleanup(self.end_proxies)
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+    def read(self, name):
+        try:
+            with open(self.path(name), encoding="utf-8") as file:
+                return file.read()
+        except FileNotFoundError:
+            return ""
+
+    def write(self, name, text, mode=0o644):
+        with open(self.path(name), "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(self.path(name), mode)
+        return self.path(name)
+
+    def fixture(self, *mode):
+        """A proxy command: the fixture in a mode, its pid noted."""
+        words = [FIXTURE, *mode]
+        return f"echo $$ >>{shlex.quote(self.pid_file)}; exec {shlex.join(words)}"
+
+    def slow(self, at_the_end, mode="serve"):
+        """A proxy in a shell that runs commands at its SIGTERM; they write to "told"."""
+        return (f"trap '{{ {at_the_end}; }} >>{shlex.quote(self.path('told'))}; exit' TERM\n"
+                f"{shlex.join([FIXTURE, mode])} &\n"
+                f"echo $! >>{shlex.quote(self.pid_file)}\n"
+                "while :; do sleep 0.05; done")
+
+    def proxies(self):
+        return [int(pid) for pid in self.read("proxy-pid").split()]
+
+    def end_proxies(self):
+        """No proxy is left, and what is left all the same is ended."""
+        left = [pid for pid in self.proxies() if exists(pid)]
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+        self.assertEqual(left, [], "proxies left behind")
+
+    def run_it(self, *arguments, **options):
+        options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE,
+                   "stderr": subprocess.PIPE, "text": True, "timeout": PATIENCE, **options}
+        return subprocess.run([KP_RUN, *arguments], check=False, **options)
+
+    @contextlib.contextmanager
+    def running(self, *arguments, **options):
+        """kp-run, in a session of its own so that all of it can be ended."""
+        options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE,
+                   "stderr": subprocess.PIPE, "text": True, "start_new_session": True, **options}
+        with subprocess.Popen([KP_RUN, *arguments], **options) as process:
+            try:
+                yield process
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+
+    def finish(self, process):
+        """Status, standard output and standard error."""
+        output, errors = process.communicate(timeout=PATIENCE)
+        return process.returncode, output, errors
+
+
+class Command(TestCase):
+    def test_gets_the_bouquet_and_a_living_proxy(self):
+        connect = ("import os, socket, urllib.parse\n"
+                   "proxy = urllib.parse.urlsplit(os.environ['HTTPS_PROXY'])\n"
+                   "socket.create_connection((proxy.hostname, proxy.port))")
+        done = self.run_it(self.fixture("serve"), "--", sys.executable, "-c", connect)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertEqual(len(self.proxies()), 1)
+
+    def test_status_is_passed_on(self):
+        done = self.run_it(self.fixture("serve"), "--", "sh", "-c", "exit 7")
+        self.assertEqual(done.returncode, 7)
+
+    def test_signal_is_128_more(self):
+        done = self.run_it(self.fixture("serve"), "--", "sh", "-c", "kill -KILL $$")
+        self.assertEqual(done.returncode, 128 + signal.SIGKILL)
+
+    def test_not_executable_is_126(self):
+        name = self.write("data", "text\n")
+        done = self.run_it(self.fixture("serve"), "--", name)
+        self.assertEqual(done.returncode, 126)
+        self.assertEqual(done.stderr, f"kp-run: '{name}': Permission denied\n")
+
+    def test_not_found_is_127(self):
+        for name in ("no-such-command", "/no/such/command", ""):
+            done = self.run_it(self.fixture("serve"), "--", name)
+            self.assertEqual(done.returncode, 127)
+            self.assertEqual(done.stderr, f"kp-run: '{name}': No such file or directory\n")
+
+    def test_standard_streams_and_arguments_are_its_own(self):
+        done = self.run_it(self.fixture("serve"), "--", "sh", "-c", 'cat; echo "$@" >&2', "sh",
+                           "--port", "--", "x y", stdin=None, input="the input")
+        self.assertEqual((done.stdout, done.stderr), ("the input", "--port -- x y\n"))
+
+    def signals_of(self, prefix, preexec):
+        """The signals that a command finds blocked, and those that it finds ignored."""
+        command = ("grep", "-E", "^Sig(Blk|Ign)", "/proc/self/status")  # dash clears its mask
+        done = subprocess.run([*prefix, *command], check=True, text=True,
+                              stdout=subprocess.PIPE, timeout=PATIENCE, preexec_fn=preexec)
+        of_the_libc = 0b11 << 31  # 32 and 33, which glibc's posix_spawn() ignores in the child
+        return [int(line.split()[1], 16) & ~of_the_libc for line in done.stdout.splitlines()]
+
+    def test_signal_mask_and_dispositions_are_those_given(self):
+        def given():
+            signal.pthread_sigmask(signal.SIG_SETMASK, [signal.SIGUSR1, signal.SIGWINCH])
+            for number in (signal.SIGPIPE, signal.SIGXFSZ):
+                signal.signal(number, signal.SIG_DFL)
+            for number in (signal.SIGHUP, signal.SIGTSTP):
+                signal.signal(number, signal.SIG_IGN)
+
+        through = [KP_RUN, self.fixture("serve"), "--"]
+        self.assertEqual(self.signals_of(through, given), self.signals_of([], given))
+
+    def test_status_is_known_where_sigchld_is_ignored(self):
+        done = self.run_it(self.fixture("serve"), "--", "sh", "-c", "exit 7",
+                           preexec_fn=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN))
+        self.assertEqual((done.returncode, done.stderr), (7, ""))
+
+    def open_descriptors(self, prefix, closed):
+        """Which descriptors `ls` finds; its standard output is a file of its own."""
+        script = f"ls /proc/self/fd >{shlex.quote(self.path('fds'))}; exit 7"
+        done = subprocess.run([*prefix, "sh", "-c", script], check=False, timeout=PATIENCE,
+                              stdin=subprocess.DEVNULL,
+                              preexec_fn=lambda: [os.close(number) for number in closed])
+        self.assertEqual(done.returncode, 7)
+        return self.read("fds")
+
+    def test_descriptors_are_those_given(self):
+        through = [KP_RUN, "-l", self.path("log"), self.fixture("serve"), "--"]
+        for closed in ((), (0,), (1,), (2,), (0, 1, 2)):
+            with self.subTest(closed=closed):
+                self.assertEqual(self.open_descriptors(through, closed),
+                                 self.open_descriptors([], closed))
+
+
+class Proxy(TestCase):
+    def test_output_goes_to_standard_error(self):
+        proxy = f"echo to stdout; echo to stderr >&2; {self.fixture('serve')}"
+        done = self.run_it(proxy, "--", "echo", "output")
+        self.assertEqual(done.stdout, "output\n")
+        self.assertEqual(done.stderr, "to stdout\nto stderr\n")
+
+    def test_failed_start_is_told_and_ignored(self):
+        environment = {"PATH": os.environ["PATH"], "HTTPS_PROXY": "http://other:1", "B": "2"}
+        done = self.run_it(self.fixture("exit", "3"), "--", "env", "-0", env=environment)
+        self.assertEqual(done.returncode, 0)
+        self.assertEqual(variables(done.stdout), environment)
+        self.assertRegex(done.stderr, r"\Akp-run: .*did not bind.*status 3.*\n"
+                                      r"kp-run: running 'env' without the proxy\n\Z")
+
+    def test_failed_start_with_require(self):
+        for option in ("-r", "--require"):
+            done = self.run_it(option, self.fixture("exit", "3"), "--", "echo", "output")
+            self.assertEqual((done.returncode, done.stdout), (125, ""))
+            self.assertRegex(done.stderr, r"\Akp-run: .*did not bind.*status 3.*\n\Z")
+
+    def test_death_is_told(self):
+        script = "while kill -0 $(cat \"$0\") 2>/dev/null; do sleep 0.01; done; sleep 0.2; exit 7"
+        done = self.run_it(self.fixture("die-after", "300"), "--", "sh", "-c", script, self.pid_file)
+        self.assertEqual(done.returncode, 7)
+        self.assertRegex(done.stderr, r"\Akp-run: .*exited.*status 3.*\n\Z")
+
+    def test_wrapper_shell_and_workers_end_too(self):
+        proxy = f"sleep 60 & echo $! >>{shlex.quote(self.pid_file)}; {self.fixture('serve')} & wait"
+        done = self.run_it(proxy, "--", "true")
+        self.assertEqual(done.returncode, 0)
+        self.assertEqual(len(self.proxies()), 2)
+
+    def test_ends_with_a_killed_kp_run(self):
+        script = "echo ready; exec sleep 60"
+        with self.running(self.fixture("serve"), "--", "sh", "-c", script) as process:
+            process.stdout.readline()
+            process.kill()
+            wait_until(lambda: not exists(self.proxies()[0]), "the guard ends the proxy")
+
+    def test_broken_standard_error_ends_nothing(self):
+        reader, writer = os.pipe()
+        os.close(reader)
+        try:
+            done = self.run_it(self.fixture("exit", "3"), "--", "sh", "-c", "exit 7", stderr=writer)
+        finally:
+            os.close(writer)
+        self.assertEqual(done.returncode, 7)
+
+
+class Options(TestCase):
+    def environment(self, *options, proxy=None, **more):
+        done = self.run_it(*options, proxy or self.fixture("serve"), "--", "env", "-0", **more)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        return variables(done.stdout)
+
+    def facts(self, *options):
+        """What the fixture says of itself."""
+        done = self.run_it(*options, self.fixture("environ", self.path("facts")), "--", "true")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        return dict(line.split(" ", 1) for line in self.read("facts").splitlines()
+                    if not line.startswith("env "))
+
+    def test_port(self):
+        for option in ("-p", "--port"):
+            port = free_port()
+            environment = self.environment(option, str(port))
+            self.assertEqual(environment["ALL_PROXY"], f"http://127.0.0.1:{port}")
+        self.assertNotEqual(self.environment("--port=0")["ALL_PROXY"], "http://127.0.0.1:0")
+
+    def test_port_that_is_taken(self):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+            done = self.run_it("-r", "-p", str(port), self.fixture("serve"), "--", "true")
+        self.assertEqual(done.returncode, 125)
+        self.assertIn(str(port), done.stderr)
+        self.assertEqual(self.proxies(), [])
+
+    def test_timeout(self):
+        for option in ("-t0.15", "--timeout=.15", "--timeout=0"):
+            done = self.run_it("-r", option, self.fixture("never"), "--", "true")
+            self.assertEqual(done.returncode, 125)
+            self.assertRegex(done.stderr, "did not bind.*timed out")
+
+    def ended_by_itself(self, seconds, *options):
+        """Whether a proxy had the time to end so long after its SIGTERM."""
+        done = self.run_it(*options, self.slow(f"sleep {seconds}; echo ended"), "--", "true")
+        self.assertEqual(done.returncode, 0)
+        return "ended" in self.read("told")
+
+    def test_grace(self):
+        for option in ("-g0", "--grace=0", "--grace=0.05"):
+            self.assertFalse(self.ended_by_itself(1, option), "killed before the default of 2")
+        self.assertTrue(self.ended_by_itself(2.5, "--grace=15"), "killed after the default of 2")
+
+    def test_ca_bundle(self):
+        names = ("SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+        for option in ("-c", "--ca-bundle"):
+            environment = self.environment(option, "/the/ca.pem")
+            self.assertEqual([environment.get(name) for name in names], ["/the/ca.pem"] * 4)
+
+    def test_no_proxy(self):
+        for value in ("", "a.example,b.example"):
+            for option in ("-n", "--no-proxy"):
+                environment = self.environment(option, value)
+                self.assertEqual((environment["NO_PROXY"], environment["no_proxy"]), (value, value))
+        self.assertIn("localhost", self.environment()["NO_PROXY"])
+
+    def test_port_env(self):
+        more = {"env": {**os.environ, "FIXTURE_PORT_ENV": "THE_PORT"}}
+        for option in ("-e", "--port-env"):
+            self.assertIn("HTTPS_PROXY", self.environment(option, "THE_PORT", **more))
+
+    def test_log(self):
+        proxy = f"echo started; {self.fixture('serve')}"
+        for option in ("-l", "--log"):
+            self.environment(option, self.path("log"), proxy=proxy)
+        self.assertEqual(self.read("log"), "started\nstarted\n")
+
+    def test_log_is_quoted_on_failure(self):
+        proxy = self.fixture("print-exit", "1", "no licence")
+        done = self.run_it("-l", self.path("log"), proxy, "--", "true")
+        self.assertEqual(done.returncode, 0)
+        self.assertIn("no licence\n", done.stderr)
+
+    def test_no_guard(self):
+        facts = self.facts()
+        self.assertNotEqual(facts["pgid"], facts["pid"], "the guard leads the group")
+        os.remove(self.path("facts"))
+        facts = self.facts("--no-guard")
+        self.assertEqual(facts["pgid"], facts["pid"])
+
+    def test_no_reserve(self):
+        done = self.run_it("-r", self.fixture("noreuse"), "--", "true")
+        self.assertEqual(done.returncode, 125)
+        self.environment("--no-reserve", proxy=self.fixture("noreuse"))
+
+    def test_help_and_version(self):
+        for option in ("-h", "--help"):
+            done = self.run_it(option)
+            self.assertEqual((done.returncode, done.stderr), (0, ""))
+            self.assertTrue(done.stdout.startswith("Usage: kp-run "))
+        for option in ("-V", "--version"):
+            done = self.run_it(option)
+            self.assertEqual((done.returncode, done.stderr), (0, ""))
+            self.assertRegex(done.stdout, r"\Akp-run \d+\.\d+\.\d+\n\Z")
+        with open("/dev/full", "w", encoding="ascii") as full:
+            self.assertEqual(self.run_it("--help", stdout=full).returncode, 125)
+
+    def test_bad_values_are_named(self):
+        bad = {
+            "port": ("65536", "-1", "", "x", "80x", " 80", "0x50", "99999999999999999999"),
+            "timeout": ("-1", "", "x", "1s", "inf", "nan", "1e3", "1.2.3", ".", "99999999999"),
+            "grace": ("-0.1", "", "two", "1000001"),
+            "port-env": ("", "A=B"),
+            "log": ("", "/no/such/folder/log", "/"),
+        }
+        for option, values in bad.items():
+            for value in values:
+                with self.subTest(option=option, value=value):
+                    done = self.run_it(f"--{option}={value}", self.fixture("serve"), "--", "echo")
+                    self.assertEqual((done.returncode, done.stdout), (125, ""))
+                    self.assertIn(f"kp-run: --{option}: '{value}'", done.stderr)
+        self.assertEqual(self.proxies(), [])
+
+    def test_wrong_command_lines(self):
+        for arguments in ((), ("true",), ("true", "--"), ("", "--", "true"), ("true", "true"),
+                          ("true", "true", "--", "true"), ("true", "-r", "--", "true"),
+                          ("--", "--", "true"), ("--unknown", "true", "--", "true"),
+                          ("-x",), ("--port",)):
+            with self.subTest(arguments=arguments):
+                done = self.run_it(*arguments)
+                self.assertEqual((done.returncode, done.stdout), (125, ""))
+                self.assertIn("Try 'kp-run --help'.\n", done.stderr)
+
+    def test_double_dash_may_end_the_options(self):
+        done = self.run_it("-r", "--", self.fixture("serve"), "--", "echo", "--")
+        self.assertEqual((done.returncode, done.stdout), (0, "--\n"))
+
+
+class Signals(TestCase):
+    def test_are_passed_on_once(self):
+        for number in FORWARDED:
+            with self.subTest(signal=number.name), \
+                    self.running(self.fixture("serve"), "--", *TELL_SIGNALS) as process:
+                self.assertEqual(process.stdout.readline(), "ready\n")
+                process.send_signal(number)
+                self.assertEqual(self.finish(process), (0, f"got {int(number)}\n", ""))
+
+    def test_are_passed_on_without_a_proxy_too(self):
+        with self.running(self.fixture("exit", "1"), "--", *TELL_SIGNALS) as process:
+            self.assertEqual(process.stdout.readline(), "ready\n")
+            process.send_signal(signal.SIGTERM)
+            self.assertEqual(self.finish(process)[:2], (0, "got 15\n"))
+
+    def test_end_the_command_and_then_the_proxy(self):
+        script = "echo ready; exec sleep 60"
+        with self.running(self.fixture("serve"), "--", "sh", "-c", script) as process:
+            process.stdout.readline()
+            process.send_signal(signal.SIGTERM)
+            self.assertEqual(self.finish(process)[0], 128 + signal.SIGTERM)
+
+    def test_of_the_command_do_not_come_back(self):
+        script = ("import os, signal, time; told = []\n"
+                  "signal.signal(signal.SIGTERM, lambda *_: told.append(1))\n"
+                  "os.kill(os.getppid(), signal.SIGTERM); time.sleep(0.3); print(len(told))")
+        done = self.run_it(self.fixture("serve"), "--", sys.executable, "-c", script)
+        self.assertEqual((done.returncode, done.stdout), (0, "0\n"))
+
+    def test_that_were_ignored_remain_so(self):
+        def given():
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+        with self.running(self.fixture("late", "300"), "--", "sh", "-c", "sleep 0.3; exit 7",
+                          preexec_fn=given) as process:
+            while process.poll() is None:
+                process.send_signal(signal.SIGHUP)
+                time.sleep(0.01)
+            self.assertEqual(self.finish(process), (7, "", ""))
+
+    def test_end_the_start(self):
+        for number in FORWARDED:
+            started = len(self.proxies())
+            with self.subTest(signal=number.name), \
+                    self.running("-t", "60", self.fixture("never"), "--", "echo", "ran") as process:
+                wait_until(lambda: len(self.proxies()) > started, "the proxy starts")
+                process.send_signal(number)
+                self.assertEqual(self.finish(process), (128 + number, "", ""))
+
+    def is_stopping(self):
+        return "stopping" in self.read("told")
+
+    def test_second_one_ends_the_grace(self):
+        proxy = self.slow("echo stopping; sleep 60")
+        with self.running("-g", "60", proxy, "--", "true") as process:
+            wait_until(self.is_stopping, "the stop begins")
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.3)
+            self.assertIsNone(process.poll(), "the first finds the proxy being stopped already")
+            process.send_signal(signal.SIGINT)
+            self.assertEqual(self.finish(process)[0], 0)
+
+    def test_one_after_that_of_the_start_ends_the_grace(self):
+        proxy = self.slow("echo stopping; sleep 60", "never")
+        with self.running("-g", "60", "-t", "60", proxy, "--", "echo") as process:
+            wait_until(self.proxies, "the proxy starts")
+            process.send_signal(signal.SIGTERM)
+            wait_until(self.is_stopping, "the stop begins")
+            process.send_signal(signal.SIGINT)
+            self.assertEqual(self.finish(process)[:2], (128 + signal.SIGTERM, ""))
+
+    @contextlib.contextmanager
+    def telling_on_terminal(self):
+        """kp-run as the leader of a session with a terminal, and its command that tells its
+        signals into a file: kp-run's pid and the terminal's master side."""
+        tell = shlex.join(TELL_SIGNALS)
+        script = f"exec {tell} >{shlex.quote(self.path('told'))}"
+        pid, master = pty.fork()
+        if pid == 0:
+            os.execv(KP_RUN, [KP_RUN, self.fixture("serve"), "--", "sh", "-c", script])
+        try:
+            wait_until(lambda: "ready" in self.read("told"), "the command starts")
+            yield pid, master
+        finally:
+            with contextlib.suppress(OSError):
+                os.close(master)
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                os.killpg(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+
+    def ended(self, pid):
+        wait_until(lambda: not exists(pid), "kp-run ends")
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    def test_ctrl_c_reaches_the_command_once(self):
+        with self.telling_on_terminal() as (pid, master):
+            # Stopped, kp-run can't pass the signal on before the first one is told.
+            os.kill(pid, signal.SIGSTOP)
+            os.write(master, b"\x03")
+            wait_until(lambda: "got" in self.read("told"), "the terminal's signal arrives")
+            os.kill(pid, signal.SIGCONT)
+            self.assertEqual(self.ended(pid), 0)
+        self.assertEqual(self.read("told"), "ready\ngot 2\n")
+
+    def test_hangup_reaches_the_command(self):
+        with self.telling_on_terminal() as (pid, master):
+            os.close(master)
+            self.assertEqual(self.ended(pid), 0)
+        self.assertEqual(self.read("told"), "ready\ngot 1\n")
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,159 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Sets everything up, builds the library in each way that is promised, and runs every
+# test. Nothing is needed beforehand; a second run uses the build folders of the first.
+# The last line says how many tests passed, failed and were skipped.
+set -eu
+cd "$(dirname "$0")/.."
+. tests/setup.sh
+
+passed=0 failed=0 skipped=0
+
+# A test that can't run because a program is missing is a failure here.
+export KP_TEST_REQUIRE=1
+export ASAN_OPTIONS=strict_string_checks=1:detect_stack_use_after_return=1
+export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
+
+set_up() {
+    need_packages git gcc g++ clang meson ninja-build pkgconf binutils libcmocka-dev python3 \
+        valgrind clang-format shellcheck mypy curl openssl ca-certificates \
+        tinyproxy squid mitmproxy libnss-wrapper
+    if [ "$(uname -m)" = x86_64 ]; then
+        need_packages libc6-dev-i386
+    fi
+}
+
+# configure FOLDER OPTION...
+configure() {
+    mkdir -p "$1"
+    log=$1/setup.log
+    if [ -f "$1/build.ninja" ]; then
+        set -- --reconfigure "$@"
+    fi
+    meson setup -Dwerror=true "$@" >"$log" 2>&1 || { cat "$log" && return 1; }
+}
+
+# build FOLDER OPTION...: with $CC and $CXX, warnings as errors.
+build() {
+    heading "Building $*"
+    if configure "$@" && ninja -C "$1"; then
+        return
+    fi
+    failed=$((failed + 1))
+    return 1
+}
+
+# Prints "PASSED FAILED SKIPPED" for the log of one run.
+count_results() {
+    /usr/bin/python3 -c '
+import json, sys
+results = [json.loads(line)["result"] for line in open(sys.argv[1], encoding="utf-8")]
+passed = sum(result in ("OK", "EXPECTEDFAIL") for result in results)
+skipped = results.count("SKIP")
+print(passed, len(results) - passed - skipped, skipped)
+' "$1"
+}
+
+# add_results STATUS LOG: a run that failed without a failed test, or that ran none, counts
+# as a failure itself.
+add_results() {
+    counts=$(count_results "$2") || counts="0 0 0"
+    # shellcheck disable=SC2086  # three numbers
+    set -- "$1" $counts
+    if [ $(($2 + $3 + $4)) -eq 0 ] || { [ "$1" -ne 0 ] && [ "$3" -eq 0 ]; }; then
+        set -- "$1" "$2" 1 "$4"
+    fi
+    passed=$((passed + $2)) failed=$((failed + $3)) skipped=$((skipped + $4))
+}
+
+# run_tests FOLDER LOG OPTION...
+run_tests() {
+    heading "Testing $*"
+    folder=$1 log=$1/meson-logs/$2.json
+    shift 2
+    rm -f "$log"
+    status=0
+    meson test -C "$folder" --no-rebuild --print-errorlogs "$@" || status=$?
+    add_results "$status" "$log"
+}
+
+test_with_gcc() {
+    CC=gcc CXX=g++ build build-gcc || return 0
+    run_tests build-gcc testlog
+    run_tests build-gcc testlog-valgrind --setup valgrind --suite unit --suite lifecycle
+}
+
+# Without optimization, and with what distributions turn on, the compiler asks for most of
+# its C++ library.
+test_with_clang() {
+    CC=clang CXX=clang++ build build-clang \
+        -Dbuildtype=debug -Dcpp_args=-D_GLIBCXX_ASSERTIONS || return 0
+    run_tests build-clang testlog --suite unit --suite lifecycle
+    run_tests build-clang testlog 'needs libc alone' exports
+}
+
+test_with_sanitizers() {
+    CC=gcc CXX=g++ build build-sanitizers \
+        -Db_sanitize=address,undefined -Db_lundef=false || return 0
+    run_tests build-sanitizers testlog --suite unit --suite lifecycle
+}
+
+test_release() {
+    CC=gcc CXX=g++ build build-release -Dbuildtype=release || return 0
+    run_tests build-release testlog --suite promises
+}
+
+# Those that git knows; without git's folder, all but what the builds have made.
+sources() {
+    if [ -n "$(git ls-files 2>/dev/null)" ]; then
+        git ls-files "$@"
+        return
+    fi
+    for pattern; do
+        find . -path './build*' -prune -o -name "${pattern##*/}" -type f -print
+    done
+}
+
+# check NAME FUNCTION: one test more.
+check() {
+    heading "Checking $1"
+    if "$2"; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+    fi
+}
+
+check_format() {
+    sources '*.c' '*.h' '*.cpp' '*.hpp' | xargs clang-format --dry-run -Werror
+}
+
+check_scripts() {
+    { sources '*.sh' && echo .ci/run; } |
+        xargs shellcheck --external-sources --source-path=SCRIPTDIR:.
+}
+
+check_sources() {
+    # Every major version of clang-format has a taste of its own.
+    if clang-format --version | grep -q 'version 14\.'; then
+        check "the format of C and C++" check_format
+    else
+        heading "Not checking the format of C and C++: clang-format is not version 14"
+        skipped=$((skipped + 1))
+    fi
+    check "the shell scripts" check_scripts
+}
+
+set_up
+test_with_gcc
+test_with_clang
+test_with_sanitizers
+test_release
+check_sources
+
+summary="$passed passed, $failed failed"
+if [ "$skipped" -gt 0 ]; then
+    summary="$summary, $skipped skipped"
+fi
+printf '\n%s\n' "$summary"
+[ "$failed" -eq 0 ]

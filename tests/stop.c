@@ -1,0 +1,365 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Stopping: everybody has the grace, and after EXITED nothing of the proxy's is left. */
+#include "process.h"
+#include "support.h"
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+/* Far beyond what a test may take: when it counts, PATIENCE_MS is over before. */
+enum { LONG_GRACE = 5 * PATIENCE_MS };
+
+static kp_spec with_grace(char *const *argv, uint32_t grace_ms)
+{
+    kp_spec spec = spec_for(argv);
+    spec.stop_grace_ms = grace_ms;
+    return spec;
+}
+
+static pid_t group_of(const struct scene *scene)
+{
+    return getpgid(kp_handle_pid(scene->proxy));
+}
+
+/* Stops and reaches EXITED; the milliseconds that it took. */
+static int64_t stop(struct scene *scene, int grace_ms)
+{
+    int64_t begin = now_ms();
+    pid_t group = group_of(scene);
+    assert_result(KP_OK, kp_handle_stop(scene->proxy, grace_ms));
+    get_exited(scene);
+    assert_int_equal(group_size(group), 0);
+    assert_false(process_lives(kp_handle_pid(scene->proxy)));
+    assert_false(port_answers(kp_handle_port(scene->proxy)));
+    return now_ms() - begin;
+}
+
+static void assert_exit(const struct scene *scene, int exit_code, int signal_number)
+{
+    int found_code = 77, found_signal = 77;
+    assert_int_equal(kp_handle_exit_status(scene->proxy, &found_code, &found_signal), 1);
+    assert_int_equal(found_code, exit_code);
+    assert_int_equal(found_signal, signal_number);
+}
+
+/* ---- The grace -------------------------------------------------------------- */
+
+static void a_prompt_proxy_is_asked(void **state)
+{
+    struct scene *scene = *state;
+    get_ready(scene, with_grace(FIXTURE("serve"), LONG_GRACE));
+    assert_true(stop(scene, -1) < PATIENCE_MS);
+    assert_exit(scene, -1, SIGTERM);
+}
+
+static void a_deaf_proxy_is_killed_after_the_grace(void **state)
+{
+    struct scene *scene = *state;
+    get_ready(scene, with_grace(FIXTURE("deaf"), 200));
+    assert_true(stop(scene, -1) >= 200);
+    assert_exit(scene, -1, SIGKILL);
+}
+
+static void without_grace_it_is_killed_now(void **state)
+{
+    struct scene *scene = *state;
+    get_ready(scene, with_grace(FIXTURE("deaf"), LONG_GRACE));
+    assert_true(stop(scene, 0) < PATIENCE_MS);
+    assert_exit(scene, -1, SIGKILL);
+}
+
+/* No SIGTERM before the SIGKILL from which it could run away: its exit would be 0. */
+static void without_grace_a_slow_proxy_is_killed_too(void **state)
+{
+    struct scene *scene = *state;
+    get_ready(scene, with_grace(FIXTURE("slow-stop", "30000"), LONG_GRACE));
+    assert_true(stop(scene, 0) < PATIENCE_MS);
+    assert_exit(scene, -1, SIGKILL);
+}
+
+static void a_longer_grace_than_the_specs(void **state)
+{
+    struct scene *scene = *state;
+    get_ready(scene, with_grace(FIXTURE("deaf"), 10));
+    assert_true(stop(scene, 300) >= 300);
+    assert_exit(scene, -1, SIGKILL);
+}
+
+static void a_shorter_grace_than_the_specs(void **state)
+{
+    struct scene *scene = *state;
+    get_ready(scene, with_grace(FIXTURE("deaf"), LONG_GRACE));
+    int64_t took = stop(scene, 100);
+    assert_in_range(took, 100, PATIENCE_MS);
+}
+
+/* Two seconds, when nothing else is said. */
+static void the_default_grace(void **state)
+{
+    struct scene *scene = *state;
+    get_ready(scene, spec_for(FIXTURE("deaf")));
+    assert_true(stop(scene, -1) >= 2000);
+}
+
+static void a_slow_proxy_has_its_grace(void **state)
+{
+    struct scene *scene = *state;
+    get_ready(scene, with_grace(FIXTURE("slow-stop", "200"), LONG_GRACE));
+    int64_t took = stop(scene, -1);
+    assert_in_range(took, 200, PATIENCE_MS);
+    assert_exit(scene, 0, 0);
+}
+
+static void a_second_stop_brings_the_kill_nearer(void **state)
+{
+    struct scene *scene = *state;
+    get_ready(scene, with_grace(FIXTURE("deaf"), LONG_GRACE));
+    assert_result(KP_OK, kp_handle_stop(scene->proxy, -1));
+    int64_t took = stop(scene, 100);
+    assert_in_range(took, 100, PATIENCE_MS);
+}
+
+static void a_second_stop_can_not_push_it_away(void **state)
+{
+    struct scene *scene = *state;
+    get_ready(scene, with_grace(FIXTURE("deaf"), 100));
+    assert_result(KP_OK, kp_handle_stop(scene->proxy, -1));
+    assert_true(stop(scene, LONG_GRACE) < PATIENCE_MS);
+}
+
+/* The second Ctrl-C. */
+static void a_third_stop_kills_now(void **state)
+{
+    struct scene *scene = *state;
+    get_ready(scene, with_grace(FIXTURE("deaf"), LONG_GRACE));
+    assert_result(KP_OK, kp_handle_stop(scene->proxy, -1));
+    assert_result(KP_OK, kp_handle_stop(scene->proxy, LONG_GRACE / 2));
+    assert_true(stop(scene, 0) < PATIENCE_MS);
+}
+
+/* A SIGTERM alone would wait until somebody continues it. */
+static void a_stopped_proxy_is_continued(void **state)
+{
+    struct scene *scene = *state;
+    get_ready(scene, with_grace(FIXTURE("slow-stop", "10"), LONG_GRACE));
+    kill(kp_handle_pid(scene->proxy), SIGSTOP);
+    assert_true(stop(scene, -1) < PATIENCE_MS);
+    assert_exit(scene, 0, 0);
+}
+
+/* ---- Workers, wrappers, leavers ---------------------------------------------- */
+
+static void workers_go_too(void **state)
+{
+    struct scene *scene = *state;
+    get_ready(scene, with_grace(FIXTURE("workers", "3"), LONG_GRACE));
+    assert_true(group_size(group_of(scene)) >= 4);
+    assert_true(stop(scene, -1) < PATIENCE_MS);
+    assert_exit(scene, -1, SIGTERM);
+}
+
+static void deaf_workers_have_the_grace_and_go(void **state)
+{
+    struct scene *scene = *state;
+    get_ready(scene, with_grace(FIXTURE("deaf-workers", "3"), 200));
+    assert_true(stop(scene, -1) >= 200);
+    assert_exit(scene, -1, SIGTERM);
+}
+
+static void without_grace_workers_go_at_once(void **state)
+{
+    struct scene *scene = *state;
+    get_ready(scene, with_grace(FIXTURE("deaf-workers", "3"), LONG_GRACE));
+    assert_true(stop(scene, 0) < PATIENCE_MS);
+}
+
+static void a_wrapper_and_its_proxy_go(void **state)
+{
+    struct scene *scene = *state;
+    get_ready(scene, with_grace(SHELL("\"$0\" serve; exit 1"), LONG_GRACE));
+    assert_true(group_size(group_of(scene)) >= 2);
+    assert_true(stop(scene, -1) < PATIENCE_MS);
+}
+
+/* The shell dies of the SIGTERM at once; the worker has a trap, and its time for it. */
+static void a_wrapper_that_leaves_first_costs_the_others_nothing(void **state)
+{
+    struct scene *scene = *state;
+    setenv("KP_TRACE", scene_path(scene, "cleaned-up"), 1);
+    get_ready(scene, with_grace(SHELL("(trap 'sleep 0.2; echo > $KP_TRACE; exit' TERM;"
+                                      " \"$0\" serve & wait) & wait"),
+                                LONG_GRACE));
+    unsetenv("KP_TRACE");
+    int64_t took = stop(scene, -1);
+    assert_in_range(took, 200, PATIENCE_MS);
+    assert_true(file_exists(scene_path(scene, "cleaned-up")));
+}
+
+static void a_deaf_proxy_behind_a_wrapper(void **state)
+{
+    struct scene *scene = *state;
+    get_ready(scene, with_grace(SHELL("\"$0\" deaf & wait"), 200));
+    assert_true(stop(scene, -1) >= 200);
+}
+
+/* Only a member can leave a group, so there is a guard in it. */
+static void a_proxy_that_left_the_group(void **state)
+{
+    struct scene *scene = *state;
+    get_ready(scene, with_grace(FIXTURE("leave"), LONG_GRACE));
+    assert_int_equal(getsid(kp_handle_pid(scene->proxy)), kp_handle_pid(scene->proxy));
+    assert_true(stop(scene, -1) < PATIENCE_MS);
+    assert_exit(scene, -1, SIGTERM);
+}
+
+/* A wrapper that moves itself, and ignores SIGTERM. */
+static void a_deaf_proxy_that_left_the_group(void **state)
+{
+    struct scene *scene = *state;
+    get_ready(scene, with_grace(SHELL("trap '' TERM; exec \"$0\" leave"), 200));
+    assert_true(stop(scene, -1) >= 200);
+    assert_exit(scene, -1, SIGKILL);
+}
+
+/* ---- Exits by themselves ------------------------------------------------------- */
+
+static void what_an_exit_leaves_is_stopped(void **state)
+{
+    struct scene *scene = *state;
+    get_ready(scene, with_grace(SHELL("\"$0\" deaf & sleep 0.3; exit 5"), 200));
+    pid_t group = group_of(scene);
+    assert_result(KP_ERR_EXITED, step_until_told(scene, &scene->error));
+    get_exited(scene);
+    assert_int_equal(group_size(group), 0);
+    assert_false(port_answers(kp_handle_port(scene->proxy)));
+    assert_exit(scene, 5, 0);
+}
+
+static void what_a_failed_start_leaves_is_stopped(void **state)
+{
+    struct scene *scene = *state;
+    assert_result(KP_ERR_EXITED,
+                  spawn(scene, with_grace(SHELL("\"$0\" never & sleep 0.1; exit 5"), LONG_GRACE)));
+    assert_string_equal(census_leaks(&scene->before), "");
+}
+
+static void a_start_that_timed_out_leaves_nothing(void **state)
+{
+    struct scene *scene = *state;
+    kp_spec spec = with_grace(SHELL("\"$0\" never & \"$0\" never"), LONG_GRACE);
+    spec.startup_timeout_ms = 150;
+    assert_result(KP_ERR_TIMED_OUT, spawn(scene, spec));
+    assert_string_equal(census_leaks(&scene->before), "");
+}
+
+/* A wrapper has its chance to clean up after a start that failed. */
+static void a_failed_start_has_its_grace(void **state)
+{
+    struct scene *scene = *state;
+    kp_spec spec = with_grace(SHELL("trap '' TERM; exec \"$0\" never"), 200);
+    spec.startup_timeout_ms = 200;
+    int64_t begin = now_ms();
+    assert_result(KP_ERR_TIMED_OUT, spawn(scene, spec));
+    assert_in_range(now_ms() - begin, 400, PATIENCE_MS);
+    assert_string_equal(census_leaks(&scene->before), "");
+}
+
+/* ---- Freeing ------------------------------------------------------------------- */
+
+/* The milliseconds that it took. */
+static int64_t free_now(struct scene *scene)
+{
+    pid_t group = group_of(scene), pid = kp_handle_pid(scene->proxy);
+    int64_t begin = now_ms();
+    kp_handle_free(scene->proxy);
+    scene->proxy = NULL;
+    int64_t took = now_ms() - begin;
+    assert_false(process_lives(pid));
+    assert_true(group < 0 || group_size(group) == 0);
+    assert_string_equal(census_leaks(&scene->before), "");
+    return took;
+}
+
+static void free_while_starting(void **state)
+{
+    struct scene *scene = *state;
+    assert_result(KP_OK, start(scene, with_grace(FIXTURE("never"), LONG_GRACE)));
+    assert_true(free_now(scene) < PATIENCE_MS);
+}
+
+static void free_while_ready(void **state)
+{
+    struct scene *scene = *state;
+    get_ready(scene, with_grace(FIXTURE("workers", "2"), LONG_GRACE));
+    assert_true(free_now(scene) < PATIENCE_MS);
+}
+
+static void free_while_stopping(void **state)
+{
+    struct scene *scene = *state;
+    get_ready(scene, with_grace(FIXTURE("slow-stop", "200"), LONG_GRACE));
+    assert_result(KP_OK, kp_handle_stop(scene->proxy, -1));
+    assert_in_range(free_now(scene), 190, PATIENCE_MS);
+}
+
+static void free_after_the_end(void **state)
+{
+    struct scene *scene = *state;
+    get_ready(scene, with_grace(FIXTURE("serve"), LONG_GRACE));
+    stop(scene, -1);
+    assert_true(free_now(scene) < PATIENCE_MS);
+}
+
+static void free_gives_the_grace(void **state)
+{
+    struct scene *scene = *state;
+    get_ready(scene, with_grace(FIXTURE("deaf"), 200));
+    assert_true(free_now(scene) >= 200);
+}
+
+static void free_can_not_push_the_kill_away(void **state)
+{
+    struct scene *scene = *state;
+    get_ready(scene, with_grace(FIXTURE("deaf"), LONG_GRACE));
+    assert_result(KP_OK, kp_handle_stop(scene->proxy, 0));
+    assert_true(free_now(scene) < PATIENCE_MS);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        EACH_WAY(a_prompt_proxy_is_asked),
+        EACH_WAY(a_deaf_proxy_is_killed_after_the_grace),
+        EACH_WAY(without_grace_it_is_killed_now),
+        EACH_WAY(without_grace_a_slow_proxy_is_killed_too),
+        EACH_WAY(a_longer_grace_than_the_specs),
+        EACH_WAY(a_shorter_grace_than_the_specs),
+        TEST(the_default_grace),
+        EACH_WAY(a_slow_proxy_has_its_grace),
+        EACH_WAY(a_second_stop_brings_the_kill_nearer),
+        EACH_WAY(a_second_stop_can_not_push_it_away),
+        EACH_WAY(a_third_stop_kills_now),
+        EACH_WAY(a_stopped_proxy_is_continued),
+        EACH_WAY(workers_go_too),
+        EACH_WAY(deaf_workers_have_the_grace_and_go),
+        EACH_WAY(without_grace_workers_go_at_once),
+        EACH_WAY(a_wrapper_and_its_proxy_go),
+        EACH_WAY(a_wrapper_that_leaves_first_costs_the_others_nothing),
+        EACH_WAY(a_deaf_proxy_behind_a_wrapper),
+        EACH_GUARDED_WAY(a_proxy_that_left_the_group),
+        EACH_GUARDED_WAY(a_deaf_proxy_that_left_the_group),
+        EACH_WAY(what_an_exit_leaves_is_stopped),
+        EACH_WAY(what_a_failed_start_leaves_is_stopped),
+        EACH_WAY(a_start_that_timed_out_leaves_nothing),
+        EACH_WAY(a_failed_start_has_its_grace),
+        EACH_WAY(free_while_starting),
+        EACH_WAY(free_while_ready),
+        EACH_WAY(free_while_stopping),
+        EACH_WAY(free_after_the_end),
+        EACH_WAY(free_gives_the_grace),
+        EACH_WAY(free_can_not_push_the_kill_away),
+    };
+    return RUN(tests);
+}
