@@ -140,10 +140,13 @@ static void assert_environment_of_path_only(pid_t pid)
         assert_starts_with(at, "PATH=");
 }
 
-/* Descriptors that an idle shell would keep open for as long as the proxy runs. */
+/* Descriptors that an idle shell would keep open for as long as the proxy runs. Under valgrind,
+ * whose clone() is a fork, the library does not wait for the exec that closes them. */
 static void it_holds_nothing_of_the_hosts(void **state)
 {
     struct scene *scene = *state;
+    if (left_out_under_valgrind(__func__))
+        return;
     int careless = dup(STDERR_FILENO);
     get_ready(scene, spec_for(FIXTURE("serve")));
     close(careless);
@@ -197,7 +200,7 @@ static void nor_does_it_cost_workers_their_end(void **state)
 static void its_death_before_ready_is_a_failure(void **state)
 {
     struct scene *scene = *state;
-    assert_result(KP_OK, start(scene, spec_for(FIXTURE("late", "300"))));
+    assert_result(KP_OK, start(scene, spec_for(FIXTURE("never"))));
     kill(guard_of(scene), SIGKILL);
     assert_result(KP_ERR_GUARD, reach(scene, KP_STATE_READY));
     assert_contains(scene->error.message, "KP_SPEC_NO_GUARD");
@@ -225,9 +228,9 @@ struct host {
 
 struct plan {
     kp_spec spec;
-    bool ready;        /* tells when the proxy is */
-    bool forks;        /* a worker that does not exec, before it tells */
-    void (*die)(void); /* what it does then; NULL: it waits */
+    bool ready;                /* tells when the proxy is */
+    bool forks;                /* a worker that does not exec, before it tells */
+    void (*then)(kp_handle *); /* what it does after that; NULL: it waits */
 };
 
 static pid_t fork_a_worker(void)
@@ -251,8 +254,8 @@ static _Noreturn void be_a_host(const struct plan *plan, int out)
     host.group = getpgid(host.proxy);
     host.worker = plan->forks ? fork_a_worker() : 0;
     CHECK(write(out, &host, sizeof host) == sizeof host);
-    if (plan->die != NULL)
-        plan->die();
+    if (plan->then != NULL)
+        plan->then(proxy);
     for (;;)
         pause();
 }
@@ -355,13 +358,15 @@ static void a_stopped_proxy_ends_too(void **state)
     assert_nothing_is_left();
 }
 
-static void leave_without_a_word(void)
+static void leave_without_a_word(kp_handle *proxy)
 {
+    (void)proxy;
     _exit(0);
 }
 
-static void become_another_program(void)
+static void become_another_program(kp_handle *proxy)
 {
+    (void)proxy;
     execl("/bin/sleep", "sleep", "60", (char *)NULL);
     _exit(127);
 }
@@ -369,7 +374,8 @@ static void become_another_program(void)
 static void a_host_that_exits_without_freeing(void **state)
 {
     (void)state;
-    struct plan plan = {guarded(FIXTURE("serve"), 200), .ready = true, .die = leave_without_a_word};
+    struct plan plan = {guarded(FIXTURE("serve"), 200), .ready = true,
+                        .then = leave_without_a_word};
     start_host(&plan);
     assert_nothing_is_left();
 }
@@ -378,10 +384,30 @@ static void a_host_that_becomes_another_program(void **state)
 {
     (void)state;
     struct plan plan = {guarded(FIXTURE("serve"), 200), .ready = true,
-                        .die = become_another_program};
+                        .then = become_another_program};
     struct host host = start_host(&plan);
     assert_true(eventually_empty(host.group));
     assert_true(process_lives(host.pid));
+    kill_host(&host);
+    assert_nothing_is_left();
+}
+
+static void stop_with_patience(kp_handle *proxy)
+{
+    kp_handle_stop(proxy, PATIENCE_MS);
+    kp_handle_wait(proxy, KP_STATE_EXITED, -1, NULL);
+}
+
+/* The proxy has ended, its workers have not: the guard is still needed. */
+static void a_host_is_killed_while_it_stops(void **state)
+{
+    (void)state;
+    struct plan plan = {guarded(FIXTURE("deaf-workers", "2"), 200), .ready = true,
+                        .then = stop_with_patience};
+    struct host host = start_host(&plan);
+    assert_true(eventually_gone(host.proxy));
+    sleep_ms(100);
+    assert_true(process_lives(host.group));
     kill_host(&host);
     assert_nothing_is_left();
 }
@@ -468,6 +494,7 @@ int main(void)
         TEST(a_stopped_proxy_ends_too),
         TEST(a_host_that_exits_without_freeing),
         TEST(a_host_that_becomes_another_program),
+        TEST(a_host_is_killed_while_it_stops),
         TEST(a_worker_that_lives_keeps_the_proxy),
         TEST(without_a_guard_the_proxy_lives_on),
         TEST(hosts_that_are_killed_at_any_moment),

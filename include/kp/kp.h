@@ -161,13 +161,13 @@ enum {
  * zero, and refuses a longer spec whose unknown tail is not zero. Strings are
  * bytes that end with NUL, in no particular encoding. */
 typedef struct kp_spec {
-    size_t size;                 /* sizeof(kp_spec) as the caller was compiled */
-    char *const *argv;           /* program, arguments, NULL. A program without a slash is looked up
-                                    in the host's PATH; one with a slash counts from cwd */
-    char *const *env;            /* "NAME=value" for the proxy alone, over the host's environment;
-                                    NULL-terminated; NULL: none. The last of two with one name
-                                    counts. Setting the port variable is KP_ERR_INVALID */
-    const char *cwd;             /* directory that the proxy starts in; NULL: the host's */
+    size_t size;       /* sizeof(kp_spec) as the caller was compiled */
+    char *const *argv; /* program, arguments, NULL; not empty. A program without a slash is looked
+                          up in the host's PATH; one with a slash counts from cwd */
+    char *const *env;  /* "NAME=value" for the proxy alone, over the host's environment;
+                          NULL-terminated; NULL: none. The last of two with one name
+                          counts. Setting the port variable is KP_ERR_INVALID */
+    const char *cwd;   /* directory that the proxy starts in; NULL: the host's */
     const char *ca_bundle;       /* PEM file that the children are to trust: the system's roots and
                                     the proxy's own (many clients replace theirs by it). Not opened
                                     by the library; NULL: none */

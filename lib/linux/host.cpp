@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "platform/host.h"
-#include <atomic>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -10,23 +9,39 @@ namespace {
 
 // The only global state of the library. A page that the kernel wipes in every forked child holds
 // the process's generation: getpid() can't tell parent and child apart where each is pid 1 of its
-// own pid namespace. `last` is copied by a fork, so a child's generation is not its parent's.
-using Generation = std::atomic<uint64_t>;
-std::atomic<Generation *> page;
-std::atomic<uint64_t> last;
+// own pid namespace. `last` is copied by a fork, so a child's generation is not its parent's. With
+// the compiler's own atomics: std::atomic calls into libstdc++ under _GLIBCXX_ASSERTIONS.
+uint64_t *page;
+uint64_t last;
 
-Generation *map_page()
+template <typename Value>
+Value load(Value *from)
+{
+    return __atomic_load_n(from, __ATOMIC_SEQ_CST);
+}
+
+// Returns what is there afterwards: `fresh`, or what another thread has put there first.
+template <typename Value>
+Value put_first(Value *to, Value fresh)
+{
+    Value expected = {};
+    bool first = __atomic_compare_exchange_n(to, &expected, fresh, false, __ATOMIC_SEQ_CST,
+                                             __ATOMIC_SEQ_CST);
+    return first ? fresh : expected;
+}
+
+// NULL where the kernel can't wipe (before 4.14).
+uint64_t *map_page()
 {
     size_t size = static_cast<size_t>(sysconf(_SC_PAGESIZE));
     void *memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED)
         return nullptr;
-    Generation *expected = nullptr;
-    if (madvise(memory, size, MADV_WIPEONFORK) == 0 &&
-        page.compare_exchange_strong(expected, static_cast<Generation *>(memory)))
-        return static_cast<Generation *>(memory);
-    munmap(memory, size);
-    return expected; // another thread's; none where the kernel can't wipe (before 4.14)
+    uint64_t *made = static_cast<uint64_t *>(memory);
+    uint64_t *kept = madvise(memory, size, MADV_WIPEONFORK) == 0 ? put_first(&page, made) : nullptr;
+    if (kept != made)
+        munmap(memory, size);
+    return kept;
 }
 
 } // namespace
@@ -39,17 +54,13 @@ char **environment()
 
 uint64_t generation()
 {
-    Generation *own = page.load();
+    uint64_t *own = load(&page);
     if (own == nullptr)
         own = map_page();
     if (own == nullptr)
         return static_cast<uint64_t>(getpid());
-    uint64_t number = own->load();
-    if (number == 0) {
-        uint64_t fresh = ++last;
-        number = own->compare_exchange_strong(number, fresh) ? fresh : number;
-    }
-    return number;
+    uint64_t number = load(own);
+    return number != 0 ? number : put_first(own, __atomic_add_fetch(&last, 1, __ATOMIC_SEQ_CST));
 }
 
 } // namespace kpi::sys
