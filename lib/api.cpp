@@ -15,7 +15,7 @@ using namespace kpi;
 
 namespace {
 
-kp_result checked(Call call, kp_result result)
+kp_result permitted(Call call, kp_result result)
 {
     assert(may_return(call, result));
     (void)call;
@@ -105,7 +105,7 @@ kp_result restart(kp_handle *handle, kp_error *error)
 
 kp_result kp_start(const kp_spec *spec, kp_handle **handle, kp_error *error)
 {
-    return checked(Call::Start, start(spec, handle, error));
+    return permitted(Call::Start, start(spec, handle, error));
 }
 
 kp_result kp_spawn(const kp_spec *spec, kp_handle **handle, kp_error *error)
@@ -117,7 +117,7 @@ kp_result kp_spawn(const kp_spec *spec, kp_handle **handle, kp_error *error)
         kp_handle_free(*handle);
         *handle = nullptr;
     }
-    return checked(Call::Spawn, result);
+    return permitted(Call::Spawn, result);
 }
 
 int kp_handle_fd(kp_handle *handle)
@@ -127,18 +127,18 @@ int kp_handle_fd(kp_handle *handle)
 
 int64_t kp_handle_timeout_ns(const kp_handle *handle)
 {
-    return handle == nullptr ? -1 : handle->timeout();
+    return check_handle(handle, nullptr) == KP_OK ? handle->timeout() : -1;
 }
 
 kp_result kp_handle_step(kp_handle *handle, kp_error *error)
 {
     kp_result result = check_handle(handle, error);
-    return checked(Call::Step, result == KP_OK ? handle->step(error) : result);
+    return permitted(Call::Step, result == KP_OK ? handle->step(error) : result);
 }
 
 kp_result kp_handle_wait(kp_handle *handle, kp_state until, int timeout_ms, kp_error *error)
 {
-    return checked(Call::Wait, wait(handle, until, timeout_ms, error));
+    return permitted(Call::Wait, wait(handle, until, timeout_ms, error));
 }
 
 kp_state kp_handle_state(const kp_handle *handle)
@@ -179,12 +179,12 @@ kp_result kp_handle_stop(kp_handle *handle, int grace_ms)
         result = KP_ERR_INVALID;
     if (result == KP_OK)
         handle->stop(grace_of(*handle, grace_ms));
-    return checked(Call::Stop, result);
+    return permitted(Call::Stop, result);
 }
 
 kp_result kp_handle_restart(kp_handle *handle, kp_error *error)
 {
-    return checked(Call::Restart, restart(handle, error));
+    return permitted(Call::Restart, restart(handle, error));
 }
 
 void kp_handle_free(kp_handle *handle)

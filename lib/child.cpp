@@ -4,6 +4,16 @@
 
 namespace kpi {
 
+namespace {
+
+// EPERM may be a seccomp filter's answer; where it is the kernel's, the number gets the same.
+bool needs_number(int result)
+{
+    return result == ENOSYS || result == EPERM;
+}
+
+} // namespace
+
 int Child::spawn(const sys::Launch &launch)
 {
     Child fresh;
@@ -25,9 +35,11 @@ bool Child::ended()
 
 void Child::reap()
 {
-    if (!reaped_ && ended())
+    if (process_.pid == 0 || reaped_ || !ended())
+        return;
+    if (!reaped_)
         sys::reap(process_);
-    reaped_ = ended_;
+    reaped_ = true;
 }
 
 int Child::signal(int signo)
@@ -35,17 +47,18 @@ int Child::signal(int signo)
     if (ended())
         return ESRCH;
     int result = sys::signal(process_, signo);
-    return result == ENOSYS ? sys::signal_number(process_.pid, signo) : result;
+    return needs_number(result) ? sys::signal_number(process_.pid, signo) : result;
 }
 
 int Child::signal_group(int signo)
 {
     if (process_.pid == 0)
         return ESRCH;
+    ended(); // tells whether somebody else has reaped it
     int result = sys::signal_group(process_, signo);
-    if (result == ENOSYS && !reaped_)
-        return sys::signal_group_number(process_.pid, signo);
-    return result == ENOSYS ? ESRCH : result;
+    if (!needs_number(result))
+        return result;
+    return reaped_ ? ESRCH : sys::signal_group_number(process_.pid, signo);
 }
 
 } // namespace kpi

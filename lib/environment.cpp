@@ -10,12 +10,16 @@ namespace kpi {
 
 namespace {
 
+// Oddity: text of the base that is not NAME=value. No getenv() finds it; it is kept as it is.
+enum class Kind { Variable, Removed, Oddity };
+
 struct Entry {
+    Kind kind;
     const char *name;
     size_t name_length;
-    const char *value; // NULL: a base entry without '=', kept as it is
-    size_t order;      // of two with one name the earlier one counts
-    bool removed;      // it counts by not being there
+    const char *value;
+    size_t value_length;
+    size_t order = 0; // of two with one name the earlier one counts
 };
 
 class Entries {
@@ -30,15 +34,19 @@ class Entries {
 
     explicit operator bool() const { return entries_ != nullptr; }
 
-    void set(const char *name, const char *value) { add({name, strlen(name), value, 0, false}); }
-    void remove(const char *name) { add({name, strlen(name), nullptr, 0, true}); }
+    void set(const char *name, const char *value)
+    {
+        add({Kind::Variable, name, strlen(name), value, strlen(value)});
+    }
+    void remove(const char *name) { add({Kind::Removed, name, strlen(name), nullptr, 0}); }
+    void keep(const char *text) { add({Kind::Oddity, text, strlen(text), nullptr, 0}); }
     void add_text(const char *text)
     {
         const char *equals = strchr(text, '=');
-        if (equals == nullptr)
-            add({text, strlen(text), nullptr, 0, false});
-        else
-            add({text, static_cast<size_t>(equals - text), equals + 1, 0, false});
+        if (equals == nullptr || equals == text)
+            return keep(text);
+        size_t length = static_cast<size_t>(equals - text);
+        add({Kind::Variable, text, length, equals + 1, strlen(equals + 1)});
     }
     void merge();
     char **build() const;
@@ -71,33 +79,37 @@ int compare_entries(const void *left, const void *right)
     return order != 0 ? order : (a.order > b.order) - (a.order < b.order);
 }
 
-// Sorts by name, keeps the entry that counts of each, and drops the removed ones.
+// Sorts by name, and keeps the entry that counts of each, unless it counts by not being there.
 void Entries::merge()
 {
     qsort(entries_, count_, sizeof(Entry), compare_entries);
     size_t kept = 0;
+    Entry last = {Kind::Oddity, "", 0, nullptr, 0}; // no variable has this name
     for (size_t i = 0; i < count_; ++i) {
-        bool first = i == 0 || compare_names(entries_[i - 1], entries_[i]) != 0;
-        if (first && !entries_[i].removed)
-            entries_[kept++] = entries_[i];
+        const Entry entry = entries_[i];
+        bool counts = entry.kind != Kind::Oddity && compare_names(last, entry) != 0;
+        if (entry.kind == Kind::Oddity || (counts && entry.kind == Kind::Variable))
+            entries_[kept++] = entry;
+        if (counts)
+            last = entry;
     }
     count_ = kept;
 }
 
 size_t text_size(const Entry &entry)
 {
-    return entry.name_length + (entry.value == nullptr ? 0 : 1 + strlen(entry.value)) + 1;
+    size_t value = entry.kind == Kind::Variable ? 1 + entry.value_length : 0;
+    return entry.name_length + value + 1;
 }
 
 char *write_text(const Entry &entry, char *to)
 {
     memcpy(to, entry.name, entry.name_length);
     to += entry.name_length;
-    if (entry.value != nullptr) {
+    if (entry.kind == Kind::Variable) {
         *to++ = '=';
-        size_t length = strlen(entry.value);
-        memcpy(to, entry.value, length);
-        to += length;
+        memcpy(to, entry.value, entry.value_length);
+        to += entry.value_length;
     }
     *to++ = '\0';
     return to;
@@ -122,8 +134,8 @@ char **Entries::build() const
 
 void add_list(Entries &entries, char *const *list)
 {
-    for (size_t i = 0; i < list_length(list); ++i)
-        entries.add_text(list[i]);
+    for (; list != nullptr && *list != nullptr; ++list)
+        entries.add_text(*list);
 }
 
 enum class What { Url, NoProxy, CaBundle, Remove, RemoveWithCa };
@@ -227,7 +239,8 @@ char **plain_environment(char *const *base)
     Entries entries(list_length(base));
     if (!entries)
         return nullptr;
-    add_list(entries, base);
+    for (; base != nullptr && *base != nullptr; ++base)
+        entries.keep(*base);
     return entries.build();
 }
 

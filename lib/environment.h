@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Environments: the proxy's own, and the bouquet that sends a child through the proxy. Each is one
-// allocation, sorted by name, each name once; NULL: no memory.
+// Environments: the proxy's own, and the bouquet that sends a child through the proxy, each name
+// once and sorted. Each is one allocation; NULL: no memory.
 #pragma once
 
 #include "kp/kp.h"

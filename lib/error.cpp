@@ -152,7 +152,7 @@ kp_result fail_forked(kp_error *error)
 kp_result fail_port_in_use(kp_error *error, uint16_t port)
 {
     return make(error, KP_ERR_PORT_IN_USE, EADDRINUSE,
-                "port %u is taken: another process listens on 127.0.0.1:%u", port, port);
+                "port %u is taken: another socket is bound to 127.0.0.1:%u", port, port);
 }
 
 kp_result fail_spawn(kp_error *error, int sys_errno, const char *name, const char *cwd)
@@ -208,8 +208,8 @@ kp_result fail_timed_out(kp_error *error, uint16_t port, int64_t after, int conn
                     time.text());
     if (connect_errno == 0)
         return make(error, KP_ERR_TIMED_OUT, 0,
-                    "external proxy did not bind 127.0.0.1:%u: timed out after %s while a "
-                    "connection was not accepted",
+                    "external proxy did not bind 127.0.0.1:%u: timed out after %s with a "
+                    "connection unanswered: is its backlog full?",
                     port, time.text());
     return make(error, KP_ERR_TIMED_OUT, connect_errno,
                 "external proxy did not bind 127.0.0.1:%u: timed out after %s (connect: %s)", port,

@@ -4,7 +4,7 @@
 #include "guard.h"
 #include "platform/clock.h"
 #include "platform/file.h"
-#include "probe.h"
+#include "schedule.h"
 #include "spec.h"
 #include <errno.h>
 #include <signal.h>
@@ -12,11 +12,6 @@
 namespace kpi {
 
 namespace {
-
-constexpr int kGuardNice = 19;
-
-// Long after a SIGKILL a process can only be stuck in the kernel.
-constexpr int64_t kKillTime = kSecond;
 
 // For a child that was just killed, where there is nothing else to do meanwhile.
 void await_end(Child &child)
@@ -33,10 +28,13 @@ void await_end(Child &child)
 
 kp_result Group::start(const kp_spec &spec, char *const *env, int log, kp_error *error)
 {
+    if (!proxy_.ended())
+        return fail_given_up(error, proxy_.pid());
+    proxy_.reap();
     id_ = 0;
     seen_ = 0;
     by_clock_ = false;
-    guard_tells_ = sys::own_nice() < kGuardNice;
+    guard_tells_ = sys::own_nice() < sys::kLowestPriority;
     if (!has(spec, KP_SPEC_NO_GUARD)) {
         kp_result result = start_guard(spec.stop_grace_ms, guard_, pipe_, error);
         if (result != KP_OK) {
@@ -138,7 +136,8 @@ Group::Rest Group::rest()
 
 Group::Rest Group::rest_beside_guard()
 {
-    bool alone = guard_tells_ && guard_.outlives_reaping() && sys::group_nice(id_) >= kGuardNice;
+    bool alone =
+        guard_tells_ && guard_.outlives_reaping() && sys::group_nice(id_) >= sys::kLowestPriority;
     if (!alone) {
         Rest rest = search();
         if (rest != Rest::Nobody)
@@ -173,21 +172,30 @@ Group::Rest Group::rest_after_leader(Child &leader)
     return rest;
 }
 
+// Those that have ended are let go at once: their descriptors stay ready, and a loop would spin.
 bool Group::members_left()
 {
-    for (size_t i = 0; i < member_count_; ++i)
-        if (!sys::is_over(members_[i]))
-            return true;
-    forget_members();
-    return false;
+    size_t left = 0;
+    for (size_t i = 0; i < member_count_; ++i) {
+        if (sys::is_over(members_[i]))
+            forget(members_[i]);
+        else if (left++ != i)
+            members_[left - 1] = static_cast<sys::Process &&>(members_[i]);
+    }
+    member_count_ = left;
+    return left != 0;
+}
+
+void Group::forget(sys::Process &member)
+{
+    poller_.forget(member.end.get());
+    member.end.reset();
 }
 
 void Group::forget_members()
 {
-    for (size_t i = 0; i < member_count_; ++i) {
-        poller_.forget(members_[i].end.get());
-        members_[i].end.reset();
-    }
+    for (size_t i = 0; i < member_count_; ++i)
+        forget(members_[i]);
     member_count_ = 0;
 }
 
@@ -238,7 +246,8 @@ void Group::close()
     unwatch(guard_, guard_watched_);
     forget_members();
     proxy_.reap();
-    proxy_.close();
+    if (proxy_.was_ended()) // else it was given up, and is looked at again before a restart
+        proxy_.close();
     guard_.reap();
     guard_ = Child();
     pipe_.reset();

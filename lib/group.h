@@ -8,6 +8,10 @@
 
 namespace kpi {
 
+// How long those that were sent SIGKILL are waited for: later they can only be stuck in the kernel,
+// or out of the host's reach.
+constexpr int64_t kKillTime = kSecond;
+
 class Group {
   public:
     explicit Group(sys::Poller &poller) : poller_(poller) {}
@@ -57,6 +61,7 @@ class Group {
     void unwatch(Child &child, bool &watched);
     bool has_ended(Child &child, bool &watched);
     bool members_left();
+    void forget(sys::Process &member);
     void forget_members();
     Rest search();
     Rest rest_beside_guard();

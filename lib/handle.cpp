@@ -4,6 +4,7 @@
 #include "error.h"
 #include "platform/clock.h"
 #include "platform/host.h"
+#include "schedule.h"
 #include "spec.h"
 #include <signal.h>
 #include <stdio.h>
@@ -12,9 +13,6 @@
 using namespace kpi;
 
 namespace {
-
-// How long a process that was sent SIGKILL is waited for.
-constexpr int64_t kKillTime = kSecond;
 
 // How often an exit is looked for in READY where no descriptor tells it.
 constexpr int64_t kExitPause = 50 * kMillisecond;
@@ -43,7 +41,8 @@ kp_result kp_handle::start(kp_error *error)
     kp_result result = port_.open(*spec_, error);
     if (result != KP_OK)
         return result;
-    snprintf(url_, sizeof url_, "http://127.0.0.1:%u", port_.number());
+    if (url_[0] == '\0') // once: other threads may read it at any time
+        snprintf(url_, sizeof url_, "http://127.0.0.1:%u", port_.number());
     result = launch(error);
     if (result != KP_OK) {
         port_.shut();
@@ -251,9 +250,13 @@ Deadline kp_handle::by_clock(int64_t now) const
     return Deadline::after(now, state_ == KP_STATE_READY ? kExitPause : pause);
 }
 
+// Fixed now, so that a host that asks for the time that is left sees it pass.
 void kp_handle::set_due(Deadline due)
 {
     due_ = due;
+    due_without_fd_ = due;
+    if (state_ != KP_STATE_EXITED)
+        due_without_fd_ = earlier(due, by_clock(sys::now()));
     poller_.alarm(due);
 }
 
@@ -280,11 +283,8 @@ int kp_handle::fd()
 
 int64_t kp_handle::timeout() const
 {
-    if (state_ == KP_STATE_EXITED)
-        return -1;
-    int64_t now = sys::now();
-    Deadline due = poller_.fd() >= 0 || due_.passed(now) ? due_ : earlier(due_, by_clock(now));
-    return due.is_never() ? -1 : due.remaining(now);
+    Deadline due = poller_.fd() >= 0 ? due_ : due_without_fd_;
+    return due.is_never() ? -1 : due.remaining(sys::now());
 }
 
 void kp_handle::sleep_until(Deadline limit, bool &interrupted)

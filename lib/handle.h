@@ -65,7 +65,8 @@ struct kp_handle {
     bool probe_watched_ = false; // it is pending, and its descriptor tells the answer
     int64_t started_ = 0;        // when this life, or its stop, began
     kpi::Deadline limit_{
-        INT64_MAX};                // STARTING: the time-out; STOPPING: the SIGKILL, then giving up
+        INT64_MAX}; // STARTING: the time-out; STOPPING: the SIGKILL, then giving up
+    kpi::Deadline due_without_fd_{INT64_MAX};
     kpi::Deadline due_{INT64_MAX}; // when the next step is due by time
     kpi::Log log_;
     kpi::Port port_;

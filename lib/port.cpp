@@ -14,8 +14,9 @@ kp_result fail_reserve(uint16_t port, int sys_errno, kp_error *error)
 {
     if (sys_errno == EADDRINUSE && port != 0)
         return fail_port_in_use(error, port);
-    char doing[40];
-    snprintf(doing, sizeof doing, "reserve 127.0.0.1:%u", port);
+    char doing[40] = "reserve a port on 127.0.0.1";
+    if (port != 0)
+        snprintf(doing, sizeof doing, "reserve 127.0.0.1:%u", port);
     return fail_system(error, sys_errno, doing);
 }
 
@@ -28,7 +29,8 @@ kp_result Port::open(const kp_spec &spec, kp_error *error)
         int result = sys::reserve_port(number, reservation_);
         if (result != 0)
             return fail_reserve(number, result, error);
-        number_ = number;
+        if (number_ == 0) // once: other threads may read it at any time
+            number_ = number;
     }
     if (has(spec, KP_SPEC_NO_RESERVE)) {
         reservation_.reset();

@@ -5,24 +5,6 @@
 
 namespace kpi {
 
-namespace {
-
-// A refused probe costs 5 to 15 microseconds. With these numbers the listener was found 0.1 ms late
-// for a proxy that binds at once, 0.45 ms after 50 ms and 8.6 ms after 1 s.
-constexpr int64_t kFraction = 64;
-constexpr int64_t kShortest = 50 * kMicrosecond;
-constexpr int64_t kLongest = 20 * kMillisecond;
-
-} // namespace
-
-int64_t pause_after(int64_t waited)
-{
-    int64_t pause = waited / kFraction;
-    if (pause < kShortest)
-        return kShortest;
-    return pause > kLongest ? kLongest : pause;
-}
-
 Probe::Answer Probe::attempt(uint16_t port, bool from_other)
 {
     // Only a refusal is known to leave the socket usable.

@@ -1,16 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// One attempt after another to connect to the proxy's port, and the schedule of all waiting by the
-// clock.
+// One attempt after another to connect to the proxy's port.
 #pragma once
 
-#include "deadline.h"
 #include "platform/fd.h"
+#include <stdint.h>
 
 namespace kpi {
-
-// The pause after `waited`: a fixed fraction of it, so that what polling adds stays a small share
-// of the proxy's own start-up time while the number of probes grows only as its logarithm.
-int64_t pause_after(int64_t waited);
 
 class Probe {
   public:

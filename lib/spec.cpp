@@ -26,7 +26,7 @@ kp_result read_spec(const kp_spec *spec, kp_spec &checked, kp_error *error)
     if (spec == nullptr)
         return fail_invalid(error, "spec must not be NULL");
     size_t size = spec->size;
-    if (size < offsetof(kp_spec, env) || size > kLargestSize || size % sizeof(uint32_t) != 0)
+    if (size < offsetof(kp_spec, env) || size > kLargestSize || size % sizeof(void *) != 0)
         return fail_invalid(error, "spec.size must be sizeof(kp_spec), not %zu", size);
     const char *bytes = reinterpret_cast<const char *>(spec);
     for (size_t i = sizeof checked; i < size; ++i)
@@ -116,8 +116,8 @@ size_t bytes_of(const char *text)
 size_t bytes_of(char *const *list)
 {
     size_t bytes = 0;
-    for (size_t i = 0; i < list_length(list); ++i)
-        bytes += bytes_of(list[i]);
+    for (; list != nullptr && *list != nullptr; ++list)
+        bytes += bytes_of(*list);
     return bytes;
 }
 

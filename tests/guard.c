@@ -350,12 +350,16 @@ static void the_proxy_has_its_grace(void **state)
 /* A group that was stopped by hand is continued, or its SIGTERM would wait for ever. */
 static void a_stopped_proxy_ends_too(void **state)
 {
-    (void)state;
-    struct plan plan = {.spec = guarded(FIXTURE("slow-stop", "10"), 2000), .ready = true};
+    struct scene *scene = *state;
+    setenv("KP_TRACE", scene_path(scene, "cleaned-up"), 1);
+    char *const *argv = SHELL("trap 'echo > $KP_TRACE; exit' TERM; \"$0\" serve & wait");
+    struct plan plan = {.spec = guarded(argv, 2000), .ready = true};
     struct host host = start_host(&plan);
+    unsetenv("KP_TRACE");
     kill(host.proxy, SIGSTOP);
     kill_host(&host);
     assert_nothing_is_left();
+    assert_true(file_exists(scene_path(scene, "cleaned-up")));
 }
 
 static void leave_without_a_word(kp_handle *proxy)

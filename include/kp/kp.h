@@ -126,7 +126,8 @@ enum {
     KP_STATE_STARTING = 1, /* started, and probed until it listens */
     KP_STATE_READY = 2,    /* it listens; nothing is due until it exits */
     KP_STATE_STOPPING = 3, /* asked to end; what is left after the grace period is killed */
-    KP_STATE_EXITED = 4    /* no process of it is left; the port is still reserved */
+    KP_STATE_EXITED = 4    /* no process of it is left, but for one that had to be given up; the
+                              port is still reserved, unless by KP_SPEC_NO_RESERVE */
 };
 
 /* kp_spec.flags. An unknown one is KP_ERR_INVALID. */
@@ -256,7 +257,9 @@ KP_API kp_result kp_handle_step(kp_handle *handle, kp_error *error);
 
 /* Steps and blocks until the state `until` (READY or EXITED) is reached, at least one
  * step; timeout_ms -1: for ever, 0: just looks afresh. A signal handler of the host's
- * that runs meanwhile ends the wait, so that Ctrl-C is seen at once.
+ * that runs while it blocks ends the wait, so that Ctrl-C is seen at once. (As with
+ * pause(2), one that runs just before that does not; a host that can't have this watches
+ * kp_handle_fd() together with a signalfd or a self-pipe.)
  *
  * KP_OK              reached
  * KP_AGAIN           out of time, or a signal handler ran; *error is untouched
@@ -285,7 +288,8 @@ KP_API const char *kp_handle_url(const kp_handle *handle);
 
 /* 1: the proxy's process has exited; 0: not yet. exit_code and term_signal (either may
  * be NULL) are set with 1: as in kp_error, both "unknown" (-1 and 0) in a host that
- * lets the kernel or another thread reap its children. */
+ * lets the kernel or another thread reap its children. 0 in EXITED only where the
+ * process itself was given up (KP_ERR_SYSTEM, see kp_handle_step). */
 KP_API int kp_handle_exit_status(const kp_handle *handle, int *exit_code, int *term_signal);
 
 /* ---- 6. End ------------------------------------------------------------- */
@@ -301,7 +305,8 @@ KP_API kp_result kp_handle_stop(kp_handle *handle, int grace_ms);
  * environment and PATH are read anew. Returns at once, as kp_start() does. On success
  * the exit status is "not yet" and the pid new; port, URL and descriptor stay, so
  * children that run already go on working. On failure the handle stays EXITED and may
- * be restarted again. Fails like kp_start(), and with KP_ERR_STATE, KP_ERR_FORKED. */
+ * be restarted again. Fails like kp_start(), with KP_ERR_STATE or KP_ERR_FORKED, and with
+ * KP_ERR_SYSTEM while a process that was given up still lives. */
 KP_API kp_result kp_handle_restart(kp_handle *handle, kp_error *error);
 
 /* Stops the proxy if need be (with the spec's grace), waits for its end, and releases
@@ -321,7 +326,7 @@ KP_API void kp_handle_free(kp_handle *handle);
  * and, with spec.ca_bundle, SSL_CERT_FILE, NODE_EXTRA_CA_CERTS, REQUESTS_CA_BUNDLE and
  * CURL_CA_BUNDLE. Variables of single clients that would lead them around the proxy,
  * or away from that bundle, are removed (kp(7) lists them). Each name comes once, in
- * the order of the names' bytes.
+ * the order of the names' bytes; text of the base that is not NAME=value is kept.
  *
  * A NULL handle gives the base as it is: a host that goes on without its proxy needs
  * no second path. The result does not depend on the handle's state, is one allocation,

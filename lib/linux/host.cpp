@@ -11,8 +11,10 @@ namespace {
 // the process's generation: getpid() can't tell parent and child apart where each is pid 1 of its
 // own pid namespace. `last` is copied by a fork, so a child's generation is not its parent's. With
 // the compiler's own atomics: std::atomic calls into libstdc++ under _GLIBCXX_ASSERTIONS.
-uint64_t *page;
-uint64_t last;
+// 32 bits, since wider ones need libatomic on some machines.
+uint32_t *page;
+uint32_t last;
+uint32_t no_page; // stands for one where the kernel can't wipe (before 4.14)
 
 template <typename Value>
 Value load(Value *from)
@@ -30,15 +32,15 @@ Value put_first(Value *to, Value fresh)
     return first ? fresh : expected;
 }
 
-// NULL where the kernel can't wipe (before 4.14).
-uint64_t *map_page()
+uint32_t *map_page()
 {
     size_t size = static_cast<size_t>(sysconf(_SC_PAGESIZE));
     void *memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED)
-        return nullptr;
-    uint64_t *made = static_cast<uint64_t *>(memory);
-    uint64_t *kept = madvise(memory, size, MADV_WIPEONFORK) == 0 ? put_first(&page, made) : nullptr;
+        return put_first(&page, &no_page);
+    uint32_t *made = static_cast<uint32_t *>(memory);
+    bool wiped = madvise(memory, size, MADV_WIPEONFORK) == 0;
+    uint32_t *kept = put_first(&page, wiped ? made : &no_page);
     if (kept != made)
         munmap(memory, size);
     return kept;
@@ -54,12 +56,12 @@ char **environment()
 
 uint64_t generation()
 {
-    uint64_t *own = load(&page);
+    uint32_t *own = load(&page);
     if (own == nullptr)
         own = map_page();
-    if (own == nullptr)
+    if (own == &no_page)
         return static_cast<uint64_t>(getpid());
-    uint64_t number = load(own);
+    uint32_t number = load(own);
     return number != 0 ? number : put_first(own, __atomic_add_fetch(&last, 1, __ATOMIC_SEQ_CST));
 }
 

@@ -4,6 +4,7 @@
 #include "pidfd.h"
 #include "platform/process.h"
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -50,31 +51,48 @@ bool shows_this_process()
     return readlink("/proc/self", target, sizeof target - 1) > 0 && number_of(target) == getpid();
 }
 
-// By the state in /proc/PID/stat, which stands behind the name's last parenthesis.
-bool is_zombie(pid_t pid)
+// Fails with ENOENT or ESRCH for a process that is gone, and otherwise for reasons of the host's,
+// such as no descriptor being left.
+ssize_t read_stat(pid_t pid, char *text, size_t size)
 {
-    char path[32], text[512];
+    char path[32];
     snprintf(path, sizeof path, "/proc/%d/stat", pid);
     Fd file = lifted(open(path, O_RDONLY | O_CLOEXEC));
-    ssize_t length = file ? read(file.get(), text, sizeof text - 1) : -1;
-    if (length <= 0)
-        return true; // it is gone altogether
-    text[length] = '\0';
-    const char *name_end = strrchr(text, ')');
-    return name_end != nullptr && (name_end[2] == 'Z' || name_end[2] == 'X');
+    return file ? read(file.get(), text, size) : -1;
 }
 
-bool is_living_member(pid_t pid, pid_t group, Process &member)
+enum class State { Lives, Over, Unreadable };
+
+// By the state in /proc/PID/stat, which stands behind the name's last parenthesis.
+State state_of(pid_t pid)
+{
+    char text[512];
+    ssize_t length = read_stat(pid, text, sizeof text - 1);
+    if (length < 0)
+        return errno == ENOENT || errno == ESRCH ? State::Over : State::Unreadable;
+    text[length] = '\0';
+    const char *name_end = strrchr(text, ')');
+    bool zombie = name_end != nullptr && (name_end[2] == 'Z' || name_end[2] == 'X');
+    return zombie ? State::Over : State::Lives;
+}
+
+State state_of_member(pid_t pid, pid_t group, Process &member)
 {
     if (group_of(pid) != group)
-        return false;
+        return State::Over;
     member.pid = pid;
     member.end = open_pidfd(pid);
+    State state = State::Lives;
+    if (!member.end)
+        state = state_of(pid);
+    else if (is_over(member))
+        state = State::Over;
     // Asked again: what was opened may be somebody who took the number in between.
-    if (group_of(pid) == group && !(member.end ? is_over(member) : is_zombie(pid)))
-        return true;
-    member.end.reset();
-    return false;
+    if (group_of(pid) != group)
+        state = State::Over;
+    if (state != State::Lives)
+        member.end.reset();
+    return state;
 }
 
 } // namespace
@@ -82,18 +100,27 @@ bool is_living_member(pid_t pid, pid_t group, Process &member)
 Search find_members(pid_t group, pid_t guard, Process *members, size_t size, size_t &found)
 {
     found = 0;
+    bool unreadable = false;
     Directory processes("/proc");
     if (!processes || !shows_this_process())
         return Search::Unknown;
     while (found < size) {
+        errno = 0;
         const dirent *entry = processes.next();
+        if (entry == nullptr && errno != 0)
+            return Search::Unknown;
         if (entry == nullptr)
             break;
         pid_t pid = number_of(entry->d_name);
-        if (pid != 0 && pid != guard && is_living_member(pid, group, members[found]))
-            ++found;
+        if (pid == 0 || pid == guard)
+            continue;
+        State state = state_of_member(pid, group, members[found]);
+        found += state == State::Lives;
+        unreadable = unreadable || state == State::Unreadable;
     }
-    return found == 0 ? Search::Nobody : Search::Somebody;
+    if (found != 0)
+        return Search::Somebody;
+    return unreadable ? Search::Unknown : Search::Nobody;
 }
 
 } // namespace kpi::sys

@@ -54,12 +54,12 @@ int group_nice(pid_t group)
 {
     errno = 0;
     int nice = getpriority(PRIO_PGRP, static_cast<id_t>(group));
-    return errno == 0 ? nice : 20;
+    return errno == 0 ? nice : kLowestPriority + 1;
 }
 
 void lower_priority(pid_t pid)
 {
-    setpriority(PRIO_PROCESS, static_cast<id_t>(pid), 19);
+    setpriority(PRIO_PROCESS, static_cast<id_t>(pid), kLowestPriority);
 }
 
 } // namespace kpi::sys

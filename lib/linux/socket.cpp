@@ -74,7 +74,13 @@ int make_probe(bool from_other, Fd &probe)
     Fd made = lifted(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
     if (!made)
         return errno;
-    int result = from_other ? bind_to(made, address_of(kOtherLoopback, 0)) : 0;
+    int result = 0;
+    if (from_other) {
+        // The number is chosen by connect(): one taken now could be the proxy's.
+        result = set_option(made, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1);
+        if (result == 0)
+            result = bind_to(made, address_of(kOtherLoopback, 0));
+    }
     if (result == 0)
         probe = static_cast<Fd &&>(made);
     return result;

@@ -50,7 +50,8 @@ int signal_group_number(pid_t group, int signo);
 
 pid_t group_of(pid_t pid); // -1: no such process
 
-// Nice values, 19 being the lowest priority.
+// Nice values.
+constexpr int kLowestPriority = 19;
 int own_nice();
 int group_nice(pid_t group);    // the lowest of its members; zombies count. 20: no such group
 void lower_priority(pid_t pid); // to nice 19

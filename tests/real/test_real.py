@@ -51,12 +51,17 @@ access_log stdio:{folder}/access.log
 cache_log {folder}/cache.log
 coredump_dir {folder}
 pid_filename none
+visible_hostname localhost
 pinger_enable off
 cache deny all
 shutdown_lifetime 0 seconds
 http_access allow localhost
 http_access deny all
 """
+
+SQUID_PORT = 'echo "http_port 127.0.0.1:$KODA_PROXY_PORT" >>config'
+# The service's name makes its shared memory its own: another squid may run.
+SQUID = 'squid -n "kp$KODA_PROXY_PORT" -f config'
 
 PROXIES = {
     "tinyproxy": Proxy(
@@ -68,13 +73,12 @@ PROXIES = {
     "squid": Proxy(
         program="squid",
         config=SQUID_CONFIG,
-        command='echo "http_port 127.0.0.1:$KODA_PROXY_PORT" >>config && exec squid -N -f config',
+        command=f"{SQUID_PORT} && exec {SQUID} -N",
     ),
     "squid-with-worker": Proxy(
         program="squid",
         config=SQUID_CONFIG,
-        command='echo "http_port 127.0.0.1:$KODA_PROXY_PORT" >>config'
-        " && squid --foreground -f config",
+        command=f"{SQUID_PORT} && {SQUID} --foreground",
     ),
     "mitmdump": Proxy(
         program="mitmdump",
