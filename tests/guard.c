@@ -279,9 +279,10 @@ static struct host start_host(const struct plan *plan)
 static bool all_children_are_gone(const void *unused)
 {
     (void)unused;
-    while (waitpid(-1, NULL, WNOHANG) > 0)
+    pid_t reaped;
+    while ((reaped = waitpid(-1, NULL, WNOHANG)) > 0)
         ;
-    return errno == ECHILD;
+    return reaped == -1 && errno == ECHILD;
 }
 
 static void assert_nothing_is_left(void)

@@ -327,6 +327,29 @@ static void the_librarys_own_are_not_inherited(void **state)
         }
 }
 
+/* The budget of a handle that is ready. A probe that were left open would be one more, and a
+ * connection to the proxy. */
+static void assert_new_descriptors(const struct scene *scene, size_t limit)
+{
+    struct census now = census_take();
+    assert_in_range(now.fds - scene->before.fds, 0, limit);
+}
+
+static void a_ready_handle_holds_few_descriptors(void **state)
+{
+    struct scene *scene = *state;
+    kp_spec spec = spec_for(FIXTURE("late", "20"));
+    bool guarded = scene->way->flags != KP_SPEC_NO_GUARD;
+    spec.flags = scene->way->flags;
+    assert_result(KP_OK, kp_spawn(&spec, &scene->proxy, &scene->error));
+    assert_new_descriptors(scene, guarded ? 4 : 2);
+    assert_true(kp_handle_fd(scene->proxy) >= 0);
+    assert_new_descriptors(scene, guarded ? 6 : 4);
+    assert_result(KP_OK, kp_handle_stop(scene->proxy, -1));
+    get_exited(scene);
+    assert_new_descriptors(scene, 3); /* the reservation and the two of the loop */
+}
+
 /* ---- Signals ------------------------------------------------------------- */
 
 static const int harsh_signals[] = {SIGPIPE, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGXFSZ};
@@ -461,6 +484,8 @@ int main(void)
         TEST(the_log_may_be_standard_output),
         TEST(a_host_whose_standard_streams_are_closed),
         EACH_WAY(the_librarys_own_are_not_inherited),
+        TEST_WAY(a_ready_handle_holds_few_descriptors, "descriptor", &ways[1]),
+        TEST_WAY(a_ready_handle_holds_few_descriptors, "no guard", &ways[3]),
         EACH_WAY(no_signal_is_blocked_or_ignored),
         TEST(the_hosts_mask_stays),
         TEST(the_hosts_mask_stays_after_a_failure),

@@ -251,6 +251,47 @@ static void a_nearer_kill_wakes_each_loop(void **state)
     }
 }
 
+/* What has ended stays readable until it is let go of: here one member ends while another does not.
+ */
+static void members_that_end_one_by_one_do_not_spin(void **state)
+{
+    struct scene *scene = *state;
+    for (size_t i = 0; i < CLOCK; i++) {
+        kp_spec spec = spec_for(SHELL("trap '' TERM; sleep 60 & sleep 0.3 & exec \"$0\" serve"));
+        spec.stop_grace_ms = 600;
+        struct run run = begin(scene, &hosts[i], spec);
+        run_to(&run, KP_STATE_READY);
+        kill(kp_handle_pid(scene->proxy), SIGKILL);
+        assert_in_range(run_to(&run, KP_STATE_EXITED), 1, MAX_STOPPING);
+        end(&run);
+        kp_handle_free(scene->proxy);
+        scene->proxy = NULL;
+    }
+}
+
+/* ---- Time ------------------------------------------------------------------------------ */
+
+static void sleep_ns(int64_t ns)
+{
+    struct timespec rest = {.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};
+    nanosleep(&rest, NULL);
+}
+
+/* A host that asks again and again, as one does that has many handles, sees the time pass. */
+static void the_time_that_is_left_passes(void **state)
+{
+    struct scene *scene = *state;
+    get_ready(scene, spec_for(FIXTURE("serve")));
+    int64_t left = kp_handle_timeout_ns(scene->proxy);
+    assert_true(left > 0);
+    sleep_ns(left / 2);
+    assert_true(kp_handle_timeout_ns(scene->proxy) <= left - left / 2);
+    sleep_ns(left);
+    assert_int_equal(kp_handle_timeout_ns(scene->proxy), 0);
+    assert_result(KP_OK, kp_handle_step(scene->proxy, NULL));
+    assert_true(kp_handle_timeout_ns(scene->proxy) > 0);
+}
+
 /* ---- When it is readable ------------------------------------------------------------- */
 
 static void it_is_readable_after_start_stop_and_restart(void **state)
@@ -423,6 +464,8 @@ int main(void)
         TEST(a_time_out_wakes_each_loop),
         TEST(an_early_exit_wakes_each_loop),
         TEST(a_stop_while_starting_wakes_each_loop),
+        TEST(members_that_end_one_by_one_do_not_spin),
+        TEST(the_time_that_is_left_passes),
         TEST(a_nearer_kill_wakes_each_loop),
         TEST(it_is_readable_after_start_stop_and_restart),
         TEST(it_is_quiet_while_nothing_is_due),

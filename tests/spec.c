@@ -76,6 +76,7 @@ static void sizes_that_make_no_sense(void **state)
     (void)state;
     refuse_by_both(WRONG({.size = 0, .argv = true_argv}, "size"));
     refuse_by_both(WRONG({.size = 1, .argv = true_argv}, "size"));
+    refuse_by_both(WRONG({.size = offsetof(kp_spec, env) + 4, .argv = true_argv}, "size"));
     refuse_by_both(WRONG({.size = sizeof(size_t), .argv = true_argv}, ""));
 }
 

@@ -273,6 +273,37 @@ static void threads_with_handles_of_their_own(void **state)
         assert_int_equal(failures[i], 0);
 }
 
+static void *look_on(void *proxy)
+{
+    uintptr_t wrong = 0;
+    for (int i = 0; i < 2000; i++) {
+        char **env = kp_env_new(proxy, NULL);
+        wrong += strncmp(kp_handle_url(proxy), "http://127.0.0.1:", 17) != 0;
+        wrong += kp_handle_port(proxy) == 0 || env == NULL;
+        kp_env_free(env);
+    }
+    return (void *)wrong;
+}
+
+/* Children are started while the proxy is restarted. */
+static void threads_may_look_while_it_restarts(void **state)
+{
+    struct scene *scene = *state;
+    get_ready(scene, spec_for(FIXTURE("serve")));
+    pthread_t looker;
+    void *wrong;
+    assert_int_equal(pthread_create(&looker, NULL, look_on, scene->proxy), 0);
+    kp_result result = KP_OK;
+    for (int i = 0; i < 20 && result == KP_OK; i++) {
+        kp_handle_stop(scene->proxy, 0);
+        kp_handle_wait(scene->proxy, KP_STATE_EXITED, PATIENCE_MS, NULL);
+        result = kp_handle_restart(scene->proxy, &scene->error);
+    }
+    assert_int_equal(pthread_join(looker, &wrong), 0);
+    assert_result(KP_OK, result);
+    assert_null(wrong);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -292,6 +323,7 @@ int main(void)
         EACH_WAY(the_shortest_time_out),
         TEST(handlers_do_not_end_spawn_and_free),
         TEST(threads_with_handles_of_their_own),
+        TEST(threads_may_look_while_it_restarts),
     };
     return RUN(tests);
 }

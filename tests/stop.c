@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 /* Far beyond what a test may take: when it counts, PATIENCE_MS is over before. */
@@ -327,6 +328,50 @@ static void free_can_not_push_the_kill_away(void **state)
     assert_true(free_now(scene) < PATIENCE_MS);
 }
 
+/* ---- Short of descriptors ------------------------------------------------- */
+
+enum { FEW_FDS = 96 };
+
+/* Leaves `free` descriptors to this process; the others, to be given back. */
+static size_t use_up_descriptors(int *used, size_t free_ones)
+{
+    size_t count = 0;
+    while (count < FEW_FDS && (used[count] = dup(STDERR_FILENO)) >= 0)
+        count++;
+    for (size_t i = 0; i < free_ones && count > 0; i++)
+        close(used[--count]);
+    return count;
+}
+
+/* What can't be looked at is not taken for gone. */
+static void stop_with_few_descriptors(struct scene *scene, size_t free_ones)
+{
+    struct rlimit before, few;
+    int used[FEW_FDS];
+    get_ready(scene, with_grace(FIXTURE("deaf-workers", "2"), 100));
+    pid_t group = group_of(scene);
+    getrlimit(RLIMIT_NOFILE, &before);
+    few = (struct rlimit){.rlim_cur = FEW_FDS, .rlim_max = before.rlim_max};
+    setrlimit(RLIMIT_NOFILE, &few);
+    size_t count = use_up_descriptors(used, free_ones);
+    kp_result stopped = kp_handle_stop(scene->proxy, -1);
+    kp_result result = kp_handle_wait(scene->proxy, KP_STATE_EXITED, PATIENCE_MS, &scene->error);
+    while (count > 0)
+        close(used[--count]);
+    setrlimit(RLIMIT_NOFILE, &before);
+    assert_result(KP_OK, stopped);
+    assert_result(KP_OK, result);
+    assert_int_equal(group_size(group), 0);
+    kp_handle_free(scene->proxy);
+    scene->proxy = NULL;
+}
+
+static void nobody_is_lost_for_want_of_descriptors(void **state)
+{
+    for (size_t free_ones = 0; free_ones < 4; free_ones++)
+        stop_with_few_descriptors(*state, free_ones);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -360,6 +405,8 @@ int main(void)
         EACH_WAY(free_after_the_end),
         EACH_WAY(free_gives_the_grace),
         EACH_WAY(free_can_not_push_the_kill_away),
+        TEST_WAY(nobody_is_lost_for_want_of_descriptors, "guard", &ways[0]),
+        TEST_WAY(nobody_is_lost_for_want_of_descriptors, "no guard", &ways[3]),
     };
     return RUN(tests);
 }
