@@ -225,6 +225,8 @@ pid_t Group::somebody() const
 {
     if (!proxy_.was_ended())
         return proxy_.pid();
+    if (member_count_ != 0)
+        return members_[0].pid;
     return seen_ != 0 ? seen_ : id_;
 }
 

@@ -1,0 +1,790 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The state machine on the simulated platform: what can be said exactly only where time
+ * and processes do as they are told. */
+#include "mistakes.h"
+#include "sim.h"
+#include <errno.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <setjmp.h>
+
+#include <cmocka.h>
+
+/* ---- Programs ------------------------------------------------------------- */
+
+/* Longer than any test. */
+#define FOR_EVER (1000 * SIM_S)
+
+static const struct sim_program serve = {.name = "serve", .listens_after = 400 * SIM_US};
+static const struct sim_program late = {.name = "late", .listens_after = 700 * SIM_MS};
+static const struct sim_program never = {.name = "never"};
+static const struct sim_program deaf = {.name = "deaf", .listens_after = 400 * SIM_US, .deaf = 1};
+static const struct sim_program briefly = {.name = "briefly", .exits_after = SIM_MS};
+static const struct sim_program for_ever = {.name = "for ever"};
+static const struct sim_program fails = {
+    .name = "fails", .exits_after = 40 * SIM_MS, .exit_code = 7};
+static const struct sim_program ends = {.name = "ends",
+                                        .listens_after = 400 * SIM_US,
+                                        .exits_after = 3 * SIM_S,
+                                        .exit_signal = SIGSEGV};
+static const struct sim_program mute = {
+    .name = "mute", .listens_after = 400 * SIM_US, .answers_after = FOR_EVER};
+static const struct sim_program slow_to_answer = {
+    .name = "slow to answer", .listens_after = 100 * SIM_MS, .answers_after = 400 * SIM_MS};
+static const struct sim_program plain = {
+    .name = "plain", .listens_after = 400 * SIM_US, .plain = 1};
+static const struct sim_program missing = {.name = "missing", .spawn_errno = ENOENT};
+static const struct sim_program stuck = {
+    .name = "stuck", .listens_after = 400 * SIM_US, .stuck = 1, .deaf = 1};
+static const struct sim_program stopped = {.name = "stopped", .stops_after = 10 * SIM_MS};
+static const struct sim_program leaver = {
+    .name = "leaver", .listens_after = 400 * SIM_US, .leaves_after = 100 * SIM_US};
+
+static const struct sim_program slow = {.name = "slow", .obeys_after = 900 * SIM_MS};
+static const struct sim_program deaf_child = {.name = "deaf child", .deaf = 1};
+static const struct sim_program stuck_child = {.name = "stuck child", .deaf = 1, .stuck = 1};
+static const struct sim_program wrapper = {
+    .name = "wrapper", .listens_after = 400 * SIM_US, .child = &slow, .children = 2};
+static const struct sim_program farm = {
+    .name = "farm", .listens_after = 400 * SIM_US, .child = &slow, .children = 50};
+static const struct sim_program deaf_wrapper = {
+    .name = "deaf wrapper", .listens_after = 400 * SIM_US, .child = &deaf_child, .children = 2};
+static const struct sim_program stuck_wrapper = {
+    .name = "stuck wrapper", .listens_after = 400 * SIM_US, .child = &stuck_child, .children = 1};
+static const struct sim_program gone = {
+    .name = "gone", .exits_after = 40 * SIM_MS, .child = &deaf_child, .children = 20};
+static const struct sim_program above_the_stuck = {
+    .name = "above the stuck", .deaf = 1, .child = &stuck_child, .children = 1};
+static const struct sim_program stuck_below = {
+    .name = "stuck below", .listens_after = 400 * SIM_US, .child = &above_the_stuck, .children = 1};
+
+static const struct sim_program *const programs[] = {
+    &serve,   &late, &never,        &deaf,          &briefly,        &for_ever,    &fails,
+    &ends,    &mute, &plain,        &missing,       &stuck,          &stopped,     &leaver,
+    &wrapper, &farm, &deaf_wrapper, &stuck_wrapper, &slow_to_answer, &stuck_below, &gone,
+};
+
+/* ---- Scenes ----------------------------------------------------------------- */
+
+static kp_handle *proxy;
+static kp_error failure;
+
+static void begin(uint64_t seed, unsigned quirks)
+{
+    sim_begin(seed, quirks);
+    for (size_t i = 0; i < sizeof programs / sizeof *programs; i++)
+        sim_teach(programs[i]);
+}
+
+static int open_scene(void **state)
+{
+    (void)state;
+    begin(0, 0);
+    proxy = NULL;
+    return 0;
+}
+
+static void end(void)
+{
+    kp_handle_free(proxy);
+    proxy = NULL;
+    assert_string_equal(sim_left(), "");
+}
+
+static int close_scene(void **state)
+{
+    (void)state;
+    end();
+    return 0;
+}
+
+static char *arguments[2];
+
+static kp_spec spec_for(const char *name)
+{
+    static char program[32];
+    snprintf(program, sizeof program, "%s", name);
+    arguments[0] = program;
+    kp_spec spec = {.size = sizeof spec, .argv = arguments};
+    return spec;
+}
+
+static void assert_result(kp_result expected, kp_result got)
+{
+    assert_string_equal(kp_result_name(expected), kp_result_name(got));
+}
+
+static void start(kp_spec spec)
+{
+    assert_result(KP_OK, kp_start(&spec, &proxy, &failure));
+}
+
+static void get_ready(const char *name)
+{
+    start(spec_for(name));
+    assert_result(KP_OK, kp_handle_wait(proxy, KP_STATE_READY, -1, &failure));
+}
+
+static kp_result wait_for(kp_state until)
+{
+    return kp_handle_wait(proxy, until, -1, &failure);
+}
+
+static void assert_between(int64_t least, int64_t most, int64_t got)
+{
+    if (got < least || got > most)
+        fail_msg("%lld is not between %lld and %lld", (long long)got, (long long)least,
+                 (long long)most);
+}
+
+/* What it takes beyond a moment until something is noticed, in microseconds. */
+#define SOON (100 * SIM_US)
+
+/* The documented schedule of looking by the clock. */
+static int64_t pause_after(int64_t waited)
+{
+    int64_t pause = waited / 64;
+    return pause < 50 * SIM_US ? 50 * SIM_US : pause > 20 * SIM_MS ? 20 * SIM_MS : pause;
+}
+
+static const unsigned systems[] = {
+    0,
+    SIM_SLOW_INIT,
+    SIM_LOW_HOST,
+    SIM_NO_GROUP_SIGNAL,
+    SIM_NO_PIDFD,
+    SIM_HOST_REAPS,
+    SIM_NO_PIDFD | SIM_SLOW_INIT,
+    SIM_NO_GROUP_SIGNAL | SIM_HOST_REAPS,
+    SIM_NO_PIDFD | SIM_HOST_REAPS,
+    SIM_NO_PROC,
+    SIM_NO_PROC | SIM_NO_GROUP_SIGNAL,
+    SIM_NO_PROC | SIM_NO_PIDFD,
+    SIM_NO_PROC | SIM_NO_PIDFD | SIM_HOST_REAPS,
+};
+enum { SYSTEMS = sizeof systems / sizeof *systems, SEEDS = 5 };
+
+/* Where a group can't be signalled by its leader's descriptor and the host reaps that, nothing
+ * tells the end of who was sent SIGKILL: all that can be said is that it was sent. */
+static void settle(void)
+{
+    kp_handle_free(proxy);
+    proxy = NULL;
+    sim_run(SIM_MS);
+}
+
+/* Runs a test in a new world on each system, and with several seeds. */
+static void on_each_system(void (*test)(void))
+{
+    for (size_t i = 0; i < SYSTEMS; i++)
+        for (uint64_t seed = 0; seed < SEEDS; seed++) {
+            begin(seed, systems[i]);
+            test();
+            settle();
+            end();
+        }
+}
+
+/* ---- Starting ----------------------------------------------------------------- */
+
+static void a_proxy_that_never_binds_times_out(void **state)
+{
+    (void)state;
+    start(spec_for("never"));
+    int64_t begun = sim_now();
+    assert_result(KP_ERR_TIMED_OUT, wait_for(KP_STATE_READY));
+    assert_int_equal(sim_now() - begun, 5 * SIM_S);
+    assert_int_equal(failure.code, KP_ERR_TIMED_OUT);
+    assert_non_null(strstr(failure.message, "timed out after 5.0 s"));
+    assert_int_equal(kp_handle_state(proxy), KP_STATE_STOPPING);
+    assert_int_equal(sim_told(kp_handle_pid(proxy), SIGTERM), sim_now());
+    assert_result(KP_OK, wait_for(KP_STATE_EXITED));
+    assert_int_equal(sim_told(kp_handle_pid(proxy), SIGKILL), -1);
+    assert_between(0, SOON, sim_now() - begun - 5 * SIM_S);
+}
+
+static void a_spawn_ends_at_the_latest(void **state)
+{
+    (void)state;
+    static const struct sim_program worst = {.name = "worst", .deaf = 1, .stuck = 1};
+    sim_teach(&worst);
+    kp_spec spec = spec_for("worst");
+    int64_t begun = sim_now();
+    assert_result(KP_ERR_TIMED_OUT, kp_spawn(&spec, &proxy, &failure));
+    assert_null(proxy);
+    assert_int_equal(sim_now() - begun, 8 * SIM_S);
+}
+
+static long scheduled_probes(int64_t until)
+{
+    long probes = 1;
+    for (int64_t at = 0; at < until; at += pause_after(at))
+        probes++;
+    return probes;
+}
+
+static void the_schedule_bounds_the_probes(void **state)
+{
+    (void)state;
+    start(spec_for("never"));
+    assert_result(KP_ERR_TIMED_OUT, wait_for(KP_STATE_READY));
+    long expected = scheduled_probes(5 * SIM_S);
+    assert_between(expected - 2, expected + 2, sim_counted().probes);
+    assert_between(0, 10 * expected, sim_counted().calls);
+}
+
+static void assert_found_soon(int64_t after)
+{
+    struct sim_program program = {.name = "some time", .listens_after = after};
+    begin(0, 0);
+    sim_teach(&program);
+    int64_t begun = sim_now();
+    get_ready("some time");
+    assert_between(0, after / 64 + 50 * SIM_US, sim_now() - begun - after);
+    assert_between(0, 20 * SIM_MS, sim_now() - begun - after);
+    end();
+}
+
+static void a_late_proxy_is_found_soon(void **state)
+{
+    (void)state;
+    /* Times that are no round numbers, so that none meets the schedule by luck. */
+    for (int64_t after = 7; after < 4900 * SIM_MS; after += after / 37 + 1013)
+        assert_found_soon(after);
+}
+
+static void a_pending_probe_is_waited_for(void **state)
+{
+    (void)state;
+    int64_t begun = sim_now();
+    get_ready("slow to answer");
+    assert_int_equal(sim_now() - begun, 500 * SIM_MS);
+    assert_between(0, scheduled_probes(100 * SIM_MS) + 2, sim_counted().probes);
+}
+
+static void a_connection_that_is_never_accepted(void **state)
+{
+    (void)state;
+    int64_t begun = sim_now();
+    start(spec_for("mute"));
+    assert_result(KP_ERR_TIMED_OUT, wait_for(KP_STATE_READY));
+    assert_non_null(strstr(failure.message, "connection unanswered"));
+    assert_int_equal(sim_now() - begun, 5 * SIM_S);
+}
+
+static void an_exit_is_told_at_once(void **state)
+{
+    (void)state;
+    int64_t begun = sim_now();
+    start(spec_for("fails"));
+    assert_result(KP_ERR_EXITED, wait_for(KP_STATE_READY));
+    assert_int_equal(sim_now() - begun, 40 * SIM_MS);
+    assert_int_equal(failure.exit_code, 7);
+    assert_non_null(strstr(failure.message, "exited with status 7 after 40 ms"));
+}
+
+static void the_reservation_is_in_the_way_of_a_plain_bind(void **state)
+{
+    (void)state;
+    start(spec_for("plain"));
+    assert_result(KP_ERR_EXITED, wait_for(KP_STATE_READY));
+    assert_non_null(strstr(failure.message, "KP_SPEC_NO_RESERVE"));
+    end();
+    kp_spec spec = spec_for("plain");
+    spec.flags = KP_SPEC_NO_RESERVE;
+    start(spec);
+    assert_result(KP_OK, wait_for(KP_STATE_READY));
+}
+
+static void a_failed_start_leaves_nothing(void **state)
+{
+    (void)state;
+    kp_spec spec = spec_for("missing");
+    assert_result(KP_ERR_SPAWN, kp_start(&spec, &proxy, &failure));
+    assert_int_equal(failure.sys_errno, ENOENT);
+    assert_string_equal(sim_left(), "");
+
+    static const struct sim_program no_shell = {.name = "/bin/sh", .spawn_errno = EACCES};
+    begin(0, 0);
+    sim_teach(&no_shell);
+    spec = spec_for("serve");
+    assert_result(KP_ERR_GUARD, kp_start(&spec, &proxy, &failure));
+    assert_string_equal(sim_left(), "");
+
+    sim_occupy(8080);
+    spec.port = 8080;
+    assert_result(KP_ERR_PORT_IN_USE, kp_start(&spec, &proxy, &failure));
+    assert_int_equal(sim_counted().spawns, 0);
+}
+
+/* ---- The guard ------------------------------------------------------------------ */
+
+static void the_guard_comes_first(void **state)
+{
+    (void)state;
+    kp_spec spec = spec_for("serve");
+    spec.stop_grace_ms = 61234;
+    start(spec);
+    assert_result(KP_OK, wait_for(KP_STATE_READY));
+    pid_t guard = sim_pid(0);
+    assert_int_equal(sim_counted().spawns, 2);
+    assert_int_equal(sim_pid(1), kp_handle_pid(proxy));
+    assert_int_equal(sim_group(guard), guard);
+    assert_int_equal(sim_group(kp_handle_pid(proxy)), guard);
+    assert_int_equal(sim_grace(guard), 61234 * SIM_MS);
+    assert_int_equal(sim_nice(guard), 19);
+    assert_int_equal(sim_nice(kp_handle_pid(proxy)), 0);
+}
+
+static void a_guard_that_ends_while_the_proxy_starts(void **state)
+{
+    (void)state;
+    start(spec_for("late"));
+    sim_run(100 * SIM_MS);
+    sim_kill(sim_pid(0), SIGKILL);
+    int64_t killed = sim_now();
+    assert_result(KP_ERR_GUARD, wait_for(KP_STATE_READY));
+    assert_between(0, SOON, sim_now() - killed);
+}
+
+static void a_guard_that_ends_later_harms_nothing(void **state)
+{
+    (void)state;
+    get_ready("serve");
+    sim_kill(sim_pid(0), SIGKILL);
+    assert_result(KP_AGAIN, kp_handle_wait(proxy, KP_STATE_EXITED, 1000, &failure));
+    assert_int_equal(kp_handle_state(proxy), KP_STATE_READY);
+}
+
+/* A host's whole life, with a restart. */
+static void live(const char *program, uint64_t seed, unsigned quirks)
+{
+    begin(seed, quirks);
+    sim_kill_host_everywhere();
+    start(spec_for(program));
+    kp_handle_fd(proxy);
+    if (wait_for(KP_STATE_READY) == KP_OK)
+        kp_handle_wait(proxy, KP_STATE_EXITED, 300, &failure);
+    kp_handle_stop(proxy, -1);
+    wait_for(KP_STATE_EXITED);
+    kp_handle_restart(proxy, &failure);
+    kp_handle_stop(proxy, 700);
+    settle();
+    end();
+}
+
+static void nothing_outlives_a_killed_host(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"serve", "wrapper", "deaf wrapper",
+                                        "fails", "stopped", "gone"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        for (size_t j = 0; j < SYSTEMS; j++)
+            for (uint64_t seed = 0; seed < SEEDS; seed++)
+                live(names[i], seed, systems[j]);
+}
+
+/* ---- Stopping --------------------------------------------------------------------- */
+
+static void a_deaf_proxy_is_killed_exactly_at_the_grace(void)
+{
+    get_ready("deaf");
+    pid_t pid = kp_handle_pid(proxy);
+    assert_result(KP_OK, kp_handle_stop(proxy, -1));
+    int64_t begun = sim_now();
+    assert_result(KP_OK, wait_for(KP_STATE_EXITED));
+    assert_int_equal(sim_told(pid, SIGTERM), begun);
+    assert_int_equal(sim_told(pid, SIGKILL), begun + 2 * SIM_S);
+}
+
+static void a_proxy_without_children_needs_no_search(void **state)
+{
+    (void)state;
+    get_ready("serve");
+    int64_t begun = sim_now();
+    assert_result(KP_OK, kp_handle_stop(proxy, -1));
+    assert_result(KP_OK, wait_for(KP_STATE_EXITED));
+    assert_between(0, 2 * SOON, sim_now() - begun);
+    assert_int_equal(sim_counted().searches, 0);
+}
+
+/* When SIGKILL comes, counted from the first of two stops that are a second apart. */
+static void assert_kill(int first_ms, int second_ms, int64_t expected)
+{
+    begin(0, 0);
+    get_ready("deaf");
+    pid_t pid = kp_handle_pid(proxy);
+    int64_t begun = sim_now();
+    assert_result(KP_OK, kp_handle_stop(proxy, first_ms));
+    assert_result(KP_AGAIN, kp_handle_wait(proxy, KP_STATE_EXITED, 1000, &failure));
+    assert_result(KP_OK, kp_handle_stop(proxy, second_ms));
+    assert_result(KP_OK, wait_for(KP_STATE_EXITED));
+    assert_int_equal(sim_told(pid, SIGKILL) - begun, expected);
+    end();
+}
+
+static void a_second_stop_only_brings_the_kill_nearer(void **state)
+{
+    (void)state;
+    assert_kill(3000, 500, 1500 * SIM_MS);
+    assert_kill(3000, 0, 1000 * SIM_MS);
+    assert_kill(3000, 2500, 3000 * SIM_MS);
+    assert_kill(3000, -1, 3000 * SIM_MS);
+    assert_kill(1500, 60000, 1500 * SIM_MS);
+}
+
+/* The wrapper obeys at once, its children take 0.9 s. */
+static void a_wrapper_that_leaves_first_costs_nothing(void)
+{
+    get_ready("wrapper");
+    int64_t begun = sim_now();
+    assert_result(KP_OK, kp_handle_stop(proxy, -1));
+    assert_result(KP_OK, wait_for(KP_STATE_EXITED));
+    for (size_t i = 2; i < 4; i++) {
+        assert_int_equal(sim_told(sim_pid(i), SIGTERM), begun);
+        assert_false(sim_lives(sim_pid(i)));
+        /* A search that can't be made ends with the grace. */
+        int64_t kill = sim_told(sim_pid(i), SIGKILL);
+        assert_true(kill == -1 || kill >= begun + 2 * SIM_S);
+    }
+}
+
+static void an_exit_takes_the_children_along(void)
+{
+    start(spec_for("gone"));
+    assert_result(KP_ERR_EXITED, wait_for(KP_STATE_READY));
+    int64_t begun = sim_now();
+    assert_result(KP_OK, wait_for(KP_STATE_EXITED));
+    assert_int_equal(sim_told(sim_pid(2), SIGKILL), begun + 2 * SIM_S);
+}
+
+static void more_members_than_are_watched_at_once(void **state)
+{
+    (void)state;
+    get_ready("farm");
+    int64_t begun = sim_now();
+    assert_result(KP_OK, kp_handle_stop(proxy, -1));
+    assert_result(KP_OK, wait_for(KP_STATE_EXITED));
+    assert_int_equal(sim_living(), 0);
+    assert_between(900 * SIM_MS, 900 * SIM_MS + 5 * SOON, sim_now() - begun);
+}
+
+/* The nth process is the one that is told of. */
+static void assert_given_up(const char *program, size_t nth)
+{
+    char words[48];
+    begin(0, 0);
+    get_ready(program);
+    snprintf(words, sizeof words, "process %d of", sim_pid(nth));
+    int64_t begun = sim_now();
+    assert_result(KP_OK, kp_handle_stop(proxy, -1));
+    assert_result(KP_ERR_SYSTEM, wait_for(KP_STATE_EXITED));
+    assert_int_equal(sim_now() - begun, 3 * SIM_S);
+    assert_non_null(strstr(failure.message, words));
+    assert_int_equal(kp_handle_state(proxy), KP_STATE_EXITED);
+    assert_result(KP_OK, kp_handle_step(proxy, &failure)); /* told once */
+    if (nth == 1) /* the proxy itself: it still has the port */
+        assert_result(KP_ERR_SYSTEM, kp_handle_restart(proxy, &failure));
+    end();
+}
+
+static void what_can_not_be_killed_is_given_up(void **state)
+{
+    (void)state;
+    assert_given_up("stuck", 1);
+    assert_given_up("stuck wrapper", 2);
+    assert_given_up("stuck below", 3); /* not its parent, which could be killed */
+}
+
+static void a_stopped_proxy_is_continued(void)
+{
+    start(spec_for("stopped"));
+    assert_result(KP_ERR_TIMED_OUT, wait_for(KP_STATE_READY));
+    int64_t begun = sim_now();
+    pid_t pid = kp_handle_pid(proxy);
+    assert_result(KP_OK, wait_for(KP_STATE_EXITED));
+    assert_int_equal(sim_told(pid, SIGCONT), begun);
+    assert_true(sim_told(pid, SIGKILL) == -1 || sim_told(pid, SIGKILL) == begun + 2 * SIM_S);
+}
+
+static void a_proxy_that_left_its_group_is_stopped(void)
+{
+    get_ready("leaver");
+    assert_int_equal(sim_group(kp_handle_pid(proxy)), kp_handle_pid(proxy));
+    assert_result(KP_OK, kp_handle_stop(proxy, -1));
+    assert_result(KP_OK, wait_for(KP_STATE_EXITED));
+    assert_int_equal(sim_living(), 0);
+}
+
+static void without_a_guard_the_proxy_leads(void)
+{
+    kp_spec spec = spec_for("deaf wrapper");
+    spec.flags = KP_SPEC_NO_GUARD;
+    start(spec);
+    assert_result(KP_OK, wait_for(KP_STATE_READY));
+    assert_int_equal(sim_counted().spawns, 3);
+    assert_int_equal(sim_group(kp_handle_pid(proxy)), kp_handle_pid(proxy));
+    assert_result(KP_OK, kp_handle_stop(proxy, 0));
+    assert_result(KP_OK, wait_for(KP_STATE_EXITED));
+}
+
+#define ON_EACH_SYSTEM(name)                                                                       \
+    static void name##_everywhere(void **state)                                                    \
+    {                                                                                              \
+        (void)state;                                                                               \
+        on_each_system(name);                                                                      \
+    }
+ON_EACH_SYSTEM(a_deaf_proxy_is_killed_exactly_at_the_grace)
+ON_EACH_SYSTEM(a_wrapper_that_leaves_first_costs_nothing)
+ON_EACH_SYSTEM(an_exit_takes_the_children_along)
+ON_EACH_SYSTEM(a_stopped_proxy_is_continued)
+ON_EACH_SYSTEM(a_proxy_that_left_its_group_is_stopped)
+ON_EACH_SYSTEM(without_a_guard_the_proxy_leads)
+
+/* ---- The port ------------------------------------------------------------------------ */
+
+static void the_port_is_shut_between_lives(void **state)
+{
+    (void)state;
+    get_ready("ends");
+    uint16_t port = kp_handle_port(proxy);
+    pid_t pid = kp_handle_pid(proxy);
+    assert_result(KP_OK, wait_for(KP_STATE_EXITED));
+    assert_false(sim_can_bind(port));
+    assert_result(KP_OK, kp_handle_restart(proxy, &failure));
+    assert_true(sim_can_bind(port));
+    assert_result(KP_OK, wait_for(KP_STATE_READY));
+    assert_int_equal(kp_handle_port(proxy), port);
+    assert_int_not_equal(kp_handle_pid(proxy), pid);
+    end();
+    assert_true(sim_can_bind(port));
+}
+
+/* ---- Ways to drive ---------------------------------------------------------------------- */
+
+enum way { BLOCKING, BY_DESCRIPTOR, BY_TIME };
+
+/* Steps when a step is due, and at no other time. */
+static void step_when_due(enum way way)
+{
+    if (way == BY_DESCRIPTOR) {
+        assert_true(sim_run_until_readable(kp_handle_fd(proxy)));
+    } else {
+        int64_t ns = kp_handle_timeout_ns(proxy);
+        assert_true(ns >= 0);
+        sim_run(ns);
+    }
+    kp_handle_step(proxy, &failure);
+}
+
+static int64_t drive(enum way way, kp_state until)
+{
+    if (way == BLOCKING)
+        kp_handle_wait(proxy, until, -1, &failure);
+    else
+        while (kp_handle_state(proxy) < until)
+            step_when_due(way);
+    return sim_now();
+}
+
+struct times {
+    int64_t ready, exited;
+};
+
+/* A life in which the host stops the proxy after two seconds, unless that ends by itself. */
+static struct times life_of(const char *program, enum way way, unsigned quirks)
+{
+    struct times times;
+    begin(0, quirks);
+    int64_t begun = sim_now();
+    start(spec_for(program));
+    if (way == BY_DESCRIPTOR)
+        kp_handle_fd(proxy);
+    times.ready = drive(way, KP_STATE_READY) - begun;
+    if (kp_handle_state(proxy) == KP_STATE_READY && strcmp(program, "ends") != 0) {
+        sim_run(begun + 2 * SIM_S - sim_now());
+        kp_handle_stop(proxy, -1);
+    }
+    times.exited = drive(way, KP_STATE_EXITED) - begun;
+    end();
+    return times;
+}
+
+static void assert_same_times(const char *program, unsigned quirks)
+{
+    struct times blocking = life_of(program, BLOCKING, quirks);
+    struct times descriptor = life_of(program, BY_DESCRIPTOR, quirks);
+    struct times by_time = life_of(program, BY_TIME, quirks);
+    assert_int_equal(descriptor.ready, blocking.ready);
+    assert_int_equal(descriptor.exited, blocking.exited);
+    int64_t pause = pause_after(blocking.ready);
+    assert_between(-pause, pause, by_time.ready - blocking.ready);
+    /* In READY an exit is looked for each 50 ms, in STOPPING at most each 20. */
+    assert_between(-20 * SIM_MS, 70 * SIM_MS, by_time.exited - blocking.exited);
+}
+
+static void all_ways_take_the_same_time(void **state)
+{
+    (void)state;
+    static const char *const names[] = {
+        "serve",          "late",  "never",   "deaf",         "fails",         "ends", "mute",
+        "slow to answer", "stuck", "wrapper", "deaf wrapper", "stuck wrapper", "farm", "leaver"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        for (size_t j = 0; j < SYSTEMS; j++)
+            assert_same_times(names[i], systems[j]);
+}
+
+static void assert_unmoved_by_steps(kp_state expected)
+{
+    kp_error untouched = failure;
+    struct sim_counts before = sim_counted();
+    int64_t probes = before.probes;
+    for (int i = 0; i < 100; i++)
+        assert_true(kp_handle_step(proxy, &failure) >= 0);
+    assert_int_equal(kp_handle_state(proxy), expected);
+    assert_memory_equal(&failure, &untouched, sizeof failure);
+    assert_int_equal(sim_counted().signals, before.signals);
+    assert_int_equal(sim_counted().spawns, before.spawns);
+    assert_int_equal(sim_counted().descriptors, before.descriptors);
+    assert_false(sim_readable(kp_handle_fd(proxy)));
+    if (expected != KP_STATE_STARTING)
+        assert_int_equal(sim_counted().probes, probes);
+}
+
+static void a_step_for_no_reason_changes_nothing(void **state)
+{
+    (void)state;
+    memset(&failure, 0, sizeof failure);
+    start(spec_for("deaf wrapper"));
+    assert_true(sim_readable(kp_handle_fd(proxy))); /* a step is due */
+    kp_handle_step(proxy, &failure);
+    assert_unmoved_by_steps(KP_STATE_STARTING);
+    assert_result(KP_OK, wait_for(KP_STATE_READY));
+    assert_unmoved_by_steps(KP_STATE_READY);
+    assert_result(KP_OK, kp_handle_stop(proxy, -1));
+    assert_true(sim_readable(kp_handle_fd(proxy)));
+    kp_handle_step(proxy, &failure);
+    assert_unmoved_by_steps(KP_STATE_STOPPING);
+    assert_result(KP_AGAIN, kp_handle_wait(proxy, KP_STATE_EXITED, 1000, &failure));
+    assert_unmoved_by_steps(KP_STATE_STOPPING);
+    assert_result(KP_OK, wait_for(KP_STATE_EXITED));
+    assert_unmoved_by_steps(KP_STATE_EXITED);
+    assert_false(sim_run_until_readable(kp_handle_fd(proxy)));
+}
+
+/* A host that steps once nothing is left of the time that it was told. */
+static void assert_the_time_comes(void)
+{
+    int64_t ns = kp_handle_timeout_ns(proxy);
+    assert_true(ns > 0);
+    sim_run(ns / 2);
+    assert_between(0, ns - ns / 2, kp_handle_timeout_ns(proxy));
+    sim_run(ns - ns / 2);
+    assert_int_equal(kp_handle_timeout_ns(proxy), 0);
+    kp_handle_step(proxy, &failure);
+}
+
+static void what_is_left_of_the_time_runs_out(void **state)
+{
+    (void)state;
+    start(spec_for("deaf wrapper"));
+    kp_handle_step(proxy, &failure);
+    assert_the_time_comes();
+    assert_result(KP_OK, wait_for(KP_STATE_READY));
+    for (int i = 0; i < 3; i++)
+        assert_the_time_comes();
+    assert_result(KP_OK, kp_handle_stop(proxy, -1));
+    assert_int_equal(kp_handle_timeout_ns(proxy), 0);
+    kp_handle_step(proxy, &failure);
+    for (int i = 0; i < 3; i++)
+        assert_the_time_comes();
+}
+
+static void a_handler_ends_the_wait(void **state)
+{
+    (void)state;
+    start(spec_for("late"));
+    int64_t begun = sim_now();
+    sim_interrupt_after(100 * SIM_MS);
+    assert_result(KP_AGAIN, wait_for(KP_STATE_READY));
+    assert_int_equal(sim_now() - begun, 100 * SIM_MS);
+    sim_interrupt_after(SIM_US);
+    end(); /* goes on */
+    begin(0, 0);
+    kp_spec spec = spec_for("late");
+    sim_interrupt_after(100 * SIM_MS);
+    assert_result(KP_OK, kp_spawn(&spec, &proxy, &failure)); /* goes on too */
+}
+
+/* ---- The world itself --------------------------------------------------------------------- */
+
+static void the_world_complains(void **state)
+{
+    (void)state;
+    static void (*const mistakes[])(void) = {
+        mistake_signal_a_stranger,         mistake_signal_a_strangers_group, mistake_close_twice,
+        mistake_use_a_closed_descriptor,   mistake_close_what_is_watched,    mistake_reap_twice,
+        mistake_reap_the_living,           mistake_block_for_ever,           mistake_spin,
+        mistake_probe_without_reservation, mistake_leave_an_orphan,
+    };
+    sim_kill_host_everywhere();
+    assert_false(sim_complains(mistake_none));
+    for (size_t i = 0; i < sizeof mistakes / sizeof *mistakes; i++)
+        if (!sim_complains(mistakes[i]))
+            fail_msg("mistake %zu went unnoticed", i);
+}
+
+static void the_world_sees_what_is_left(void **state)
+{
+    (void)state;
+    get_ready("wrapper");
+    assert_non_null(strstr(sim_left(), "descriptor"));
+    assert_non_null(strstr(sim_left(), "process"));
+    assert_non_null(strstr(sim_left(), "memory"));
+}
+
+/* ---- */
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, open_scene, close_scene)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(a_proxy_that_never_binds_times_out),
+        TEST(a_spawn_ends_at_the_latest),
+        TEST(the_schedule_bounds_the_probes),
+        TEST(a_late_proxy_is_found_soon),
+        TEST(a_pending_probe_is_waited_for),
+        TEST(a_connection_that_is_never_accepted),
+        TEST(an_exit_is_told_at_once),
+        TEST(the_reservation_is_in_the_way_of_a_plain_bind),
+        TEST(a_failed_start_leaves_nothing),
+        TEST(the_guard_comes_first),
+        TEST(a_guard_that_ends_while_the_proxy_starts),
+        TEST(a_guard_that_ends_later_harms_nothing),
+        TEST(nothing_outlives_a_killed_host),
+        TEST(a_deaf_proxy_is_killed_exactly_at_the_grace_everywhere),
+        TEST(a_proxy_without_children_needs_no_search),
+        TEST(a_second_stop_only_brings_the_kill_nearer),
+        TEST(a_wrapper_that_leaves_first_costs_nothing_everywhere),
+        TEST(an_exit_takes_the_children_along_everywhere),
+        TEST(more_members_than_are_watched_at_once),
+        TEST(what_can_not_be_killed_is_given_up),
+        TEST(a_stopped_proxy_is_continued_everywhere),
+        TEST(a_proxy_that_left_its_group_is_stopped_everywhere),
+        TEST(without_a_guard_the_proxy_leads_everywhere),
+        TEST(the_port_is_shut_between_lives),
+        TEST(all_ways_take_the_same_time),
+        TEST(a_step_for_no_reason_changes_nothing),
+        TEST(what_is_left_of_the_time_runs_out),
+        TEST(a_handler_ends_the_wait),
+        TEST(the_world_complains),
+        TEST(the_world_sees_what_is_left),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+// The world from the test's side.
+#include "sim.h"
+#include "world.h"
+#include <algorithm>
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string>
+#include <sys/wait.h>
+#include <unistd.h>
+
+using namespace sim;
+
+// ---- memory: what the core allocates goes through these (--wrap)
+
+extern "C" {
+void *__real_malloc(size_t size);
+void *__wrap_malloc(size_t size);
+void __real_free(void *block);
+void __wrap_free(void *block);
+
+void *__wrap_malloc(size_t size)
+{
+    ++world.blocks;
+    return __real_malloc(size);
+}
+
+void __wrap_free(void *block)
+{
+    world.blocks -= block != nullptr;
+    __real_free(block);
+}
+}
+
+// ---- the test's side
+
+void sim_begin(uint64_t seed, unsigned quirks)
+{
+    world = World{};
+    world.seed = seed;
+    world.quirks = quirks;
+}
+
+void sim_teach(const sim_program *program)
+{
+    world.programs.push_back(program);
+}
+
+const char *sim_left()
+{
+    static std::string left;
+    left.clear();
+    for (size_t fd = 3; fd < world.table.size(); ++fd)
+        if (world.table[fd].kind != Descriptor::Closed)
+            left += "descriptor " + std::to_string(fd) + "; ";
+    for (const Being &being : world.beings) {
+        if (being.state == Being::Zombie && being.parent == kHost)
+            left += "zombie " + std::to_string(being.pid) + "; ";
+        if (being.state == Being::Alive && !being.program->stuck &&
+            (being.parent == kHost || !being.left))
+            left += "process " + std::to_string(being.pid) + "; ";
+    }
+    if (world.blocks != 0)
+        left += std::to_string(world.blocks) + " blocks of memory";
+    return left.c_str();
+}
+
+int64_t sim_now()
+{
+    return world.now;
+}
+
+void sim_run(int64_t ns)
+{
+    run_until(world.now + ns);
+}
+
+int sim_readable(int fd)
+{
+    use(fd, Descriptor::Events, "sim_readable");
+    return is_ready({fd, false});
+}
+
+int sim_run_until_readable(int fd)
+{
+    while (!sim_readable(fd)) {
+        int64_t limit = use(use(fd, "sim").timer, Descriptor::Timer, "sim").due.at;
+        bool happened = happen_next(limit);
+        if (!happened && limit == kNever)
+            return 0;
+        if (!happened)
+            run_until(limit);
+    }
+    return 1;
+}
+
+void sim_interrupt_after(int64_t ns)
+{
+    world.interrupt_at = world.now + ns;
+}
+
+pid_t sim_pid(size_t nth)
+{
+    return nth < world.beings.size() ? world.beings[nth].pid : 0;
+}
+
+pid_t sim_group(pid_t pid)
+{
+    return find(pid).group;
+}
+
+int sim_nice(pid_t pid)
+{
+    return find(pid).nice;
+}
+
+int sim_lives(pid_t pid)
+{
+    return find(pid).state == Being::Alive;
+}
+
+int64_t sim_told(pid_t pid, int signo)
+{
+    return find(pid).told[signo];
+}
+
+int64_t sim_grace(pid_t guard)
+{
+    return find(guard).grace;
+}
+
+void sim_kill(pid_t pid, int signo)
+{
+    deliver(known(pid, "sim_kill"), signo);
+}
+
+size_t sim_living()
+{
+    return static_cast<size_t>(
+        std::count_if(world.beings.begin(), world.beings.end(),
+                      [](const Being &being) { return being.state == Being::Alive; }));
+}
+
+void sim_occupy(uint16_t port)
+{
+    world.occupied.insert(port);
+}
+
+int sim_can_bind(uint16_t port)
+{
+    return !is_listened_on(port) && !is_reserved_from(port, true);
+}
+
+sim_counts sim_counted()
+{
+    return world.counts;
+}
+
+void sim_kill_host_everywhere()
+{
+    world.doubtful = true;
+}
+
+int sim_complains(void (*deed)())
+{
+    fflush(nullptr);
+    pid_t pid = fork();
+    if (pid == 0) {
+        deed();
+        _exit(0);
+    }
+    int status = 0;
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    return WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT;
+}

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A world in memory: the third implementation of lib/platform, on which the real state
+ * machine runs unchanged. Its clock moves only when the library blocks or the test moves
+ * it, so a life of hours takes microseconds and comes out the same each time.
+ *
+ * A test teaches the world some programs, drives the library, and looks at what became of
+ * processes, signals and descriptors. The world watches the library meanwhile, and aborts
+ * with a message when it
+ *
+ *   - signals by a number that is not its own any more (a stranger's),
+ *   - uses or closes a descriptor that is closed, closes one that is still watched,
+ *   - reaps what lives or was reaped,
+ *   - blocks for ever with nothing due, or spins without the clock moving,
+ *   - probes a port that is not reserved from the address that it could meet itself on,
+ *   - would leave a process in a guard's group, were the host killed now (on demand).
+ *
+ * Numbers of processes and descriptors are never given out twice, so nothing of this is
+ * hidden by a number that happens to be somebody's again.
+ */
+#ifndef KP_TESTS_SIM_H
+#define KP_TESTS_SIM_H
+
+#include <kp/kp.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Times are nanoseconds: from the program's start where nothing else is said. 0: never. */
+enum { SIM_AT_ONCE = 1 };
+#define SIM_US ((int64_t)1000)
+#define SIM_MS (1000 * SIM_US)
+#define SIM_S (1000 * SIM_MS)
+
+/* What a program does, by the name that the spec calls it. */
+struct sim_program {
+    const char *name;
+    int spawn_errno;       /* why it can't be executed; 0: it can */
+    int64_t listens_after; /* on the port that its environment names */
+    int plain;             /* it binds without SO_REUSEADDR */
+    int64_t answers_after; /* from its listen() on; until then connections are pending */
+    int64_t exits_after;   /* with exit_code, or by exit_signal */
+    int exit_code, exit_signal;
+    int64_t leaves_after;            /* its group, for one of its own */
+    int64_t stops_after;             /* as one that reads from the terminal */
+    int deaf;                        /* it ignores SIGTERM ... */
+    int64_t obeys_after;             /* ... or takes so long to end */
+    int stuck;                       /* not even SIGKILL ends it */
+    const struct sim_program *child; /* what it starts at once in its group, */
+    int children;                    /* and how many of them */
+};
+
+/* What the system or the host has of its own. */
+enum {
+    SIM_NO_PIDFD = 1 << 0,        /* no descriptor for a process */
+    SIM_NO_GROUP_SIGNAL = 1 << 1, /* none that signals a group */
+    SIM_NO_PROC = 1 << 2,         /* its processes can't be listed */
+    SIM_HOST_REAPS = 1 << 3,      /* the host ignores SIGCHLD */
+    SIM_SLOW_INIT = 1 << 4,       /* orphans stay zombies for 10 ms */
+    SIM_LOW_HOST = 1 << 5         /* the host runs at nice 19 */
+};
+
+/* A new world. The seed decides how long it takes from a signal to a process's end (0:
+ * always 20 microseconds). */
+void sim_begin(uint64_t seed, unsigned quirks);
+void sim_teach(const struct sim_program *program); /* not copied */
+
+/* What the library has left in the world, in words; "": nothing. A stuck process, and one
+ * that left the group of a proxy which is gone, are out of its reach. */
+const char *sim_left(void);
+
+/* The clock. */
+int64_t sim_now(void);
+void sim_run(int64_t ns);             /* the host does something else for so long */
+int sim_readable(int fd);             /* the descriptor of kp_handle_fd() */
+int sim_run_until_readable(int fd);   /* 0: nothing due will ever make it so */
+void sim_interrupt_after(int64_t ns); /* a signal handler of the host's runs */
+
+/* Processes, in the order of their start from 0 on. */
+pid_t sim_pid(size_t nth); /* 0: there were not so many */
+pid_t sim_group(pid_t pid);
+int sim_nice(pid_t pid);
+int sim_lives(pid_t pid);
+int64_t sim_told(pid_t pid, int signo); /* when it got its first such signal; -1: never */
+int64_t sim_grace(pid_t guard);         /* that its script gives the group */
+void sim_kill(pid_t pid, int signo);    /* somebody else does */
+size_t sim_living(void);
+
+/* The port. */
+void sim_occupy(uint16_t port);  /* somebody else listens */
+int sim_can_bind(uint16_t port); /* whether somebody else could now */
+
+/* Counts since sim_begin(). */
+struct sim_counts {
+    long points; /* at which the host may be killed */
+    long calls;  /* of the platform */
+    long probes; /* connects */
+    long signals;
+    long spawns;
+    long searches;    /* for the members of a group */
+    long descriptors; /* open now */
+};
+struct sim_counts sim_counted(void);
+
+/* From now on the host is killed at each point, which is before each call of the platform
+ * and after each event that a call waited for: in a copy of the world, which runs on until
+ * every guard has had its grace. The world complains when then a process in the group of a
+ * guard lives. */
+void sim_kill_host_everywhere(void);
+
+/* Whether the world aborts in it. What it does is undone. */
+int sim_complains(void (*deed)(void));
+
+#ifdef __cplusplus
+}
+#endif
+#endif
