@@ -62,6 +62,11 @@ static bool was_ended(const void *before)
     return census_end_strays(before) == 1;
 }
 
+static bool is_clean(const void *before)
+{
+    return !has_leaked(before);
+}
+
 static void an_orphan_is_a_leak(void **state)
 {
     struct scene *scene = *state;
@@ -69,6 +74,7 @@ static void an_orphan_is_a_leak(void **state)
     assert_int_equal(waitpid(shell, NULL, 0), shell);
     assert_true(eventually(has_leaked, &scene->before));
     assert_true(eventually(was_ended, &scene->before));
+    assert_true(eventually(is_clean, &scene->before)); /* a SIGKILL takes its time */
 }
 
 /* ---- This program as a test that leaks ---------------------------------- */
