@@ -151,8 +151,8 @@ kp_result fail_forked(kp_error *error)
 
 kp_result fail_port_in_use(kp_error *error, uint16_t port)
 {
-    return make(error, KP_ERR_PORT_IN_USE, EADDRINUSE,
-                "port %u is taken: another socket is bound to 127.0.0.1:%u", port, port);
+    return make(error, KP_ERR_PORT_IN_USE, EADDRINUSE, "port %u is taken: 127.0.0.1:%u is in use",
+                port, port);
 }
 
 kp_result fail_spawn(kp_error *error, int sys_errno, const char *name, const char *cwd)

@@ -287,17 +287,18 @@ int64_t kp_handle::timeout() const
     return due.is_never() ? -1 : due.remaining(sys::now());
 }
 
-void kp_handle::sleep_until(Deadline limit, bool &interrupted)
+sys::Woke kp_handle::sleep_until(Deadline limit, const sys::HeldSignals &signals)
 {
     sys::Watch list[Group::kMaxWatches + 1];
     size_t count = group_.watches(list);
     if (probe_.is_pending())
         list[count++] = {probe_.fd(), true};
-    interrupted = sys::block(list, count, earlier(due_, limit)) == sys::Woke::Interrupted;
+    return sys::block(list, count, earlier(due_, limit), signals);
 }
 
 kp_result kp_handle::wait(kp_state until, Deadline limit, bool interruptible, kp_error *error)
 {
+    sys::HeldSignals signals(interruptible);
     for (;;) {
         kp_error told;
         kp_result result = step(&told);
@@ -311,9 +312,7 @@ kp_result kp_handle::wait(kp_state until, Deadline limit, bool interruptible, kp
             return KP_OK;
         if (limit.passed(sys::now()))
             return KP_AGAIN;
-        bool interrupted = false;
-        sleep_until(limit, interrupted);
-        if (interrupted && interruptible)
+        if (sleep_until(limit, signals) == sys::Woke::Interrupted && interruptible)
             return KP_AGAIN;
     }
 }

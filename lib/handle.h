@@ -55,7 +55,7 @@ struct kp_handle {
 
     void set_due(kpi::Deadline due);
     kpi::Deadline by_clock(int64_t now) const;
-    void sleep_until(kpi::Deadline limit, bool &interrupted);
+    kpi::sys::Woke sleep_until(kpi::Deadline limit, const kpi::sys::HeldSignals &signals);
 
     const uint64_t generation_;
     kp_spec *const spec_;

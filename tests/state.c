@@ -306,7 +306,7 @@ static void assert_ended_by_an_alarm(struct scene *scene, kp_state until, int fl
 static void a_handler_ends_the_wait(void **state)
 {
     struct scene *scene = *state;
-    kp_spec spec = spec_for(FIXTURE("late", "400"));
+    kp_spec spec = spec_for(FIXTURE("late", "1000"));
     spec.startup_timeout_ms = 2 * PATIENCE_MS;
     assert_result(KP_OK, start(scene, spec));
     assert_ended_by_an_alarm(scene, KP_STATE_READY, 0);
@@ -326,6 +326,30 @@ static void a_handler_ends_the_wait_for_a_stop(void **state)
     kp_handle_stop(scene->proxy, -1);
     assert_ended_by_an_alarm(scene, KP_STATE_EXITED, 0);
     assert_state(scene, KP_STATE_STOPPING);
+}
+
+/* Whatever the library is doing when it comes. The wait is many times longer than it takes. */
+static void no_handler_slips_through(void **state)
+{
+    struct scene *scene = *state;
+    struct sigaction old, counting = {.sa_handler = count_alarm};
+    kp_spec spec = spec_for(FIXTURE("never"));
+    spec.startup_timeout_ms = 10 * PATIENCE_MS;
+    assert_result(KP_OK, start(scene, spec));
+    int slipped = 0;
+    alarms = 0;
+    sigaction(SIGALRM, &counting, &old);
+    for (int i = 0; i < 150; i++) {
+        struct itimerval once = {.it_value = {0, 500 + i * 7919 % 10000}};
+        int64_t begin = now_ms();
+        setitimer(ITIMER_REAL, &once, NULL);
+        kp_result result = kp_handle_wait(scene->proxy, KP_STATE_READY, 1000, NULL);
+        slipped += result != KP_AGAIN || now_ms() - begin >= 1000;
+    }
+    sigaction(SIGALRM, &old, NULL);
+    alarm(60);
+    assert_int_equal(alarms, 150);
+    assert_int_equal(slipped, 0);
 }
 
 /* ---- Looking -------------------------------------------------------------------- */
@@ -472,6 +496,7 @@ int main(void)
         TEST(out_of_time),
         TEST(no_time_at_all_looks_afresh),
         TEST(waiting_for_ready_finds_the_exit),
+        TEST(no_handler_slips_through),
         TEST(a_handler_ends_the_wait),
         TEST(a_handler_ends_the_wait_for_a_stop),
         TEST(the_exit_status_is_not_yet),

@@ -194,7 +194,8 @@ typedef struct kp_error {
     int32_t term_signal;  /* the signal that killed the proxy; 0: none */
     char message[480];    /* one line for a person; terminated, never empty */
     char output[1024];    /* the last lines that the proxy printed since this start, where log_fd
-                             is a regular file; else "". Raw bytes of the proxy's */
+                             is a regular file; else "". The proxy's bytes, without the last
+                             newline */
     uint32_t reserved[4]; /* 0 */
 } kp_error;
 
@@ -257,9 +258,8 @@ KP_API kp_result kp_handle_step(kp_handle *handle, kp_error *error);
 
 /* Steps and blocks until the state `until` (READY or EXITED) is reached, at least one
  * step; timeout_ms -1: for ever, 0: just looks afresh. A signal handler of the host's
- * that runs while it blocks ends the wait, so that Ctrl-C is seen at once. (As with
- * pause(2), one that runs just before that does not; a host that can't have this watches
- * kp_handle_fd() together with a signalfd or a self-pipe.)
+ * that runs meanwhile ends the wait, so that Ctrl-C is seen at once: handlers run in
+ * this thread only while it blocks.
  *
  * KP_OK              reached
  * KP_AGAIN           out of time, or a signal handler ran; *error is untouched

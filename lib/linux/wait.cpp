@@ -4,6 +4,7 @@
 #include "platform/clock.h"
 #include <errno.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
 #include <time.h>
@@ -13,6 +14,8 @@ namespace kpi::sys {
 namespace {
 
 constexpr size_t kMostWatches = 32;
+
+constexpr int kFaults[] = {SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGSYS, SIGTRAP};
 
 timespec timespec_of(int64_t ns)
 {
@@ -24,13 +27,30 @@ timespec timespec_of(int64_t ns)
 
 } // namespace
 
-Woke block(const Watch *watches, size_t count, Deadline until)
+HeldSignals::HeldSignals(bool hold) : held_(hold)
+{
+    if (!hold)
+        return;
+    sigset_t all;
+    sigfillset(&all);
+    for (int fault : kFaults)
+        sigdelset(&all, fault);
+    held_ = pthread_sigmask(SIG_BLOCK, &all, &host_mask_) == 0;
+}
+
+HeldSignals::~HeldSignals()
+{
+    if (held_)
+        pthread_sigmask(SIG_SETMASK, &host_mask_, nullptr);
+}
+
+Woke block(const Watch *watches, size_t count, Deadline until, const HeldSignals &signals)
 {
     pollfd wanted[kMostWatches];
     for (size_t i = 0; i < count; ++i)
         wanted[i] = {watches[i].fd, static_cast<short>(watches[i].writable ? POLLOUT : POLLIN), 0};
     timespec rest = timespec_of(until.remaining(now()));
-    int ready = ppoll(wanted, count, until.is_never() ? nullptr : &rest, nullptr);
+    int ready = ppoll(wanted, count, until.is_never() ? nullptr : &rest, signals.host_mask());
     if (ready < 0 && errno == EINTR)
         return Woke::Interrupted;
     return ready > 0 ? Woke::Ready : Woke::Time;

@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <setjmp.h>
@@ -167,7 +168,13 @@ static const unsigned systems[] = {
     SIM_NO_PROC | SIM_NO_PIDFD,
     SIM_NO_PROC | SIM_NO_PIDFD | SIM_HOST_REAPS,
 };
-enum { SYSTEMS = sizeof systems / sizeof *systems, SEEDS = 5 };
+enum { SYSTEMS = sizeof systems / sizeof *systems };
+
+/* valgrind would take half an hour. */
+static uint64_t seeds(void)
+{
+    return getenv("KP_TEST_VALGRIND") == NULL ? 5 : 1;
+}
 
 /* Where a group can't be signalled by its leader's descriptor and the host reaps that, nothing
  * tells the end of who was sent SIGKILL: all that can be said is that it was sent. */
@@ -182,7 +189,7 @@ static void settle(void)
 static void on_each_system(void (*test)(void))
 {
     for (size_t i = 0; i < SYSTEMS; i++)
-        for (uint64_t seed = 0; seed < SEEDS; seed++) {
+        for (uint64_t seed = 0; seed < seeds(); seed++) {
             begin(seed, systems[i]);
             test();
             settle();
@@ -385,7 +392,7 @@ static void nothing_outlives_a_killed_host(void **state)
                                         "fails", "stopped", "gone"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         for (size_t j = 0; j < SYSTEMS; j++)
-            for (uint64_t seed = 0; seed < SEEDS; seed++)
+            for (uint64_t seed = 0; seed < seeds(); seed++)
                 live(names[i], seed, systems[j]);
 }
 

@@ -318,7 +318,11 @@ int connect_probe(const Fd &probe, uint16_t port)
     return result;
 }
 
-Woke block(const Watch *watches, size_t count, Deadline until)
+HeldSignals::HeldSignals(bool hold) : held_(hold), host_mask_() {}
+
+HeldSignals::~HeldSignals() = default;
+
+Woke block(const Watch *watches, size_t count, Deadline until, const HeldSignals &)
 {
     enter("block");
     for (;;) {
