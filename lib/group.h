@@ -56,6 +56,7 @@ class Group {
     static constexpr size_t kMaxMembers = kMaxWatches - 2;
 
     kp_result spawn_proxy(const kp_spec &spec, char *const *env, int log, kp_error *error);
+    void mark_guard();
     void end_guard();
     void watch(Child &child, bool &watched);
     void unwatch(Child &child, bool &watched);
@@ -72,7 +73,8 @@ class Group {
     Child proxy_;
     Fd pipe_; // the guard's: closed when the host is gone
     pid_t id_ = 0;
-    bool guard_tells_ = false; // nobody else in the group is expected at the guard's nice value
+    int guard_nice_ = 0;
+    bool guard_tells_ = false; // by its nice value that it is alone in the group
     bool guard_watched_ = false;
     bool proxy_watched_ = false;
     bool by_clock_ = false; // somebody is left whose end no descriptor tells

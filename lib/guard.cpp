@@ -61,8 +61,6 @@ kp_result start_guard(uint32_t grace_ms, Child &guard, Fd &pipe, kp_error *error
     result = spawn_shell(script, read_end.get(), guard);
     if (result != 0)
         return fail_guard_spawn(error, result);
-    // So that the lowest nice value in the group tells whether anybody else is in it.
-    sys::lower_priority(guard.pid());
     return KP_OK;
 }
 

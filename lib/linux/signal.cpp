@@ -57,9 +57,9 @@ int group_nice(pid_t group)
     return errno == 0 ? nice : kLowestPriority + 1;
 }
 
-void lower_priority(pid_t pid)
+void set_nice(pid_t pid, int nice)
 {
-    setpriority(PRIO_PROCESS, static_cast<id_t>(pid), kLowestPriority);
+    setpriority(PRIO_PROCESS, static_cast<id_t>(pid), nice);
 }
 
 } // namespace kpi::sys

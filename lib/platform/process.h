@@ -53,8 +53,8 @@ pid_t group_of(pid_t pid); // -1: no such process
 // Nice values.
 constexpr int kLowestPriority = 19;
 int own_nice();
-int group_nice(pid_t group);    // the lowest of its members; zombies count. 20: no such group
-void lower_priority(pid_t pid); // to nice 19
+int group_nice(pid_t group); // the lowest of its members; zombies count. 20: no such group
+void set_nice(pid_t pid, int nice);
 
 // The living members of a group, but for `guard`, up to `size` of them. Each comes with its `end`
 // where the system has one. Unknown: the system does not show its processes.

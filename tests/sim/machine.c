@@ -344,7 +344,7 @@ static void the_guard_comes_first(void **state)
     assert_int_equal(sim_group(guard), guard);
     assert_int_equal(sim_group(kp_handle_pid(proxy)), guard);
     assert_int_equal(sim_grace(guard), 61234 * SIM_MS);
-    assert_int_equal(sim_nice(guard), 19);
+    assert_int_equal(sim_nice(guard), 1);
     assert_int_equal(sim_nice(kp_handle_pid(proxy)), 0);
 }
 

@@ -258,10 +258,10 @@ int group_nice(pid_t group)
     return lowest;
 }
 
-void lower_priority(pid_t pid)
+void set_nice(pid_t pid, int nice)
 {
-    enter("lower_priority");
-    known(pid, "lower_priority").nice = 19;
+    enter("set_nice");
+    known(pid, "set_nice").nice = nice;
 }
 
 Search find_members(pid_t group, pid_t guard, Process *members, size_t size, size_t &found)
