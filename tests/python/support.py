@@ -19,7 +19,8 @@ FIXTURE = os.environ["KP_FIXTURE"]
 PATIENCE = 30  # seconds; nothing that works comes near it
 
 # A test that hangs says where, before whoever runs it loses patience with the whole file.
-faulthandler.dump_traceback_later(100, exit=True)
+LIFETIME = 100
+faulthandler.dump_traceback_later(LIFETIME, exit=True)
 
 
 def stat_fields(pid):
@@ -143,8 +144,9 @@ class TestCase(unittest.TestCase):
 
     def host(self, script, *args, **more):
         """Another Python with this script: for what would end this one."""
+        bounded = f"import signal; signal.alarm({LIFETIME})\n"
         process = subprocess.Popen(
-            [sys.executable, "-X", "dev", "-c", script, *args],
+            [sys.executable, "-X", "dev", "-c", bounded + script, *args],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             universal_newlines=True, **more)
         self.addCleanup(self.end_host, process)

@@ -64,10 +64,11 @@ class Start(AsyncTestCase):
                 pass
 
     async def test_failures(self):
-        for kind, command in ((kp.InvalidError, []), (kp.SpawnError, ["/no/such/program"]),
-                              (kp.ExitedError, fixture("exit", 7)), (kp.TimedOutError, fixture("never"))):
+        for kind, command, timeout in (
+                (kp.InvalidError, [], None), (kp.SpawnError, ["/no/such/program"], None),
+                (kp.ExitedError, fixture("exit", 7), 100), (kp.TimedOutError, fixture("never"), 0.15)):
             with self.subTest(command=command), self.assertRaises(kind):
-                async with kp.spawn_async(command, startup_timeout=0.15):
+                async with kp.spawn_async(command, startup_timeout=timeout):
                     self.fail("it is not ready")
 
     async def test_arguments_are_those_of_spawn(self):
@@ -149,7 +150,7 @@ class Loop(AsyncTestCase):
 
 class Exit(AsyncTestCase):
     async def test_is_waited_for(self):
-        async with kp.spawn_async(fixture("die-after", 200)) as proxy:
+        async with kp.spawn_async(fixture("die-after", 1000)) as proxy:
             statuses = await self.bounded(asyncio.gather(proxy.wait(), proxy.wait()))
             self.assertEqual(statuses, [kp.ExitStatus(3, None)] * 2)
             self.assertEqual(await proxy.wait(), kp.ExitStatus(3, None))
@@ -245,12 +246,35 @@ class Restart(AsyncTestCase):
             await self.bounded(proxy.restart())
             self.assertTrue(proxy.alive)
 
+    async def test_forgets_the_failure_of_the_last_one(self):
+        mode = self.path("mode")
+
+        def becomes(text):
+            with open(mode, "w", encoding="ascii") as file:
+                file.write(text)
+
+        script = '"$0" $(cat "$1")'
+        becomes("serve")
+        async with kp.spawn_async(["sh", "-c", script, FIXTURE, mode], startup_timeout=60) as proxy:
+            becomes("exit 9")
+            with self.assertRaises(kp.ExitedError):
+                await self.bounded(proxy.restart())
+            becomes("never")
+            restarting = asyncio.ensure_future(proxy.restart())
+            await self.until(lambda: proxy.state is kp.State.STARTING, "it starts")
+            await self.bounded(proxy.stop())
+            with self.assertRaises(kp.StateError):
+                await self.bounded(restarting)
+
     async def test_cancelled_stops_the_proxy(self):
         marker = self.path("marker")
         script = 'test -e "$1" && exec "$0" never; : >"$1"; exec "$0" serve'
         async with kp.spawn_async(["sh", "-c", script, FIXTURE, marker], startup_timeout=60) as proxy:
-            with self.assertRaises(asyncio.TimeoutError):
-                await asyncio.wait_for(proxy.restart(), 0.3)
+            restarting = asyncio.ensure_future(proxy.restart())
+            await self.until(lambda: proxy.state is kp.State.STARTING, "it starts")
+            restarting.cancel()
+            with self.assertRaises(asyncio.CancelledError):
+                await self.bounded(restarting)
             self.assertIs(proxy.state, kp.State.EXITED)
             self.assertEqual(await proxy.wait(), kp.ExitStatus(None, signal.SIGTERM))
 

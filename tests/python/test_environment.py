@@ -9,6 +9,7 @@ from unittest import mock
 
 import kp
 import support
+from kp import _ffi
 from support import fixture
 
 URLS = "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"
@@ -67,6 +68,11 @@ class WithProxy(support.TestCase):
                 self.proxy.env(base)
         with self.assertRaises(TypeError):
             self.proxy.env({"A": 1})
+
+    def test_is_given_back_to_the_library(self):
+        with mock.patch.object(_ffi.lib, "kp_env_free", wraps=_ffi.lib.kp_env_free) as free:
+            self.proxy.env()
+        self.assertTrue(free.call_args[0][0])
 
     def test_from_other_threads(self):
         made = []

@@ -92,6 +92,7 @@ class AsyncProxy(BaseProxy):
         self._start()
         self._loop = loop
         try:
+            self._watch()
             await self._become_ready()
         except (Exception, asyncio.CancelledError):
             await self.close()
@@ -99,7 +100,6 @@ class AsyncProxy(BaseProxy):
         return self
 
     async def _become_ready(self) -> None:
-        self._watch()
         await self._leave((State.STARTING,))
         self._require_ready()
 
@@ -133,8 +133,6 @@ class AsyncProxy(BaseProxy):
                 self._waiters.pop(waiter, None)
 
     def _changed(self) -> None:
-        if self._known is State.EXITED:
-            self._unwatch()
         for waiter, states in self._waiters.items():
             if self._known not in states and not waiter.done() and not waiter.get_loop().is_closed():
                 waiter.set_result(None)

@@ -44,11 +44,11 @@ class ExitStatus(NamedTuple):
 
 def _abandon(handle: _ffi.Handle, owner: int) -> None:
     """The end of a proxy that nobody closed: it is collected, or Python exits."""
-    forgotten = bool(handle) and os.getpid() == owner
+    forgotten = lib.kp_handle_pid(handle) if os.getpid() == owner else 0
     _ffi.release(handle)
     # Last, as a warning may be an exception.
     if forgotten:
-        warnings.warn("a proxy was never closed", ResourceWarning, stacklevel=2)
+        warnings.warn(f"proxy {forgotten} was never closed", ResourceWarning, stacklevel=3)
 
 
 class BaseProxy:
