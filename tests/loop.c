@@ -262,7 +262,9 @@ static void members_that_end_one_by_one_do_not_spin(void **state)
         struct run run = begin(scene, &hosts[i], spec);
         run_to(&run, KP_STATE_READY);
         kill(kp_handle_pid(scene->proxy), SIGKILL);
-        assert_in_range(run_to(&run, KP_STATE_EXITED), 1, MAX_STOPPING);
+        /* Under valgrind no descriptor tells of the members: they are looked for by the clock. */
+        assert_in_range(run_to(&run, KP_STATE_EXITED), 1,
+                        under_valgrind() ? MAX_STARTING : MAX_STOPPING);
         end(&run);
         kp_handle_free(scene->proxy);
         scene->proxy = NULL;
