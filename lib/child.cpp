@@ -56,9 +56,9 @@ int Child::signal_group(int signo)
         return ESRCH;
     ended(); // tells whether somebody else has reaped it
     int result = sys::signal_group(process_, signo);
-    if (!needs_number(result))
-        return result;
-    return reaped_ ? ESRCH : sys::signal_group_number(process_.pid, signo);
+    if (needs_number(result) && !reaped_)
+        return sys::signal_group_number(process_.pid, signo);
+    return result == ENOSYS ? ESRCH : result; // EPERM: others are there
 }
 
 } // namespace kpi

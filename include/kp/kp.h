@@ -60,7 +60,7 @@
  *   its status. It never waits for a child that is not its own.
  *
  * Descriptors. All of the library's are close-on-exec and above 2. A host that
- *   calls exec itself, or closes all of its descriptors, ends its proxy.
+ *   calls exec itself, or closes all of its descriptors, ends a proxy with a guard.
  *
  * Bad arguments. A NULL handle is fine for kp_handle_free() and kp_env_new();
  *   elsewhere it is KP_ERR_INVALID, or 0, -1 or "" from the functions that look.
@@ -209,7 +209,7 @@ typedef struct kp_error {
  * KP_ERR_INVALID      spec or handle is wrong; error->message names the field
  * KP_ERR_NO_MEMORY
  * KP_ERR_SYSTEM       a system call failed: out of descriptors, processes, ...
- * KP_ERR_PORT_IN_USE  somebody listens on spec->port; choose another
+ * KP_ERR_PORT_IN_USE  spec->port is in use; choose another
  * KP_ERR_SPAWN        no such program, not executable, no such cwd, ...
  * KP_ERR_GUARD        /bin/sh can't be started: KP_SPEC_NO_GUARD does without
  * KP_ERR_EXITED       it exited at once: error->output may say why
@@ -306,7 +306,7 @@ KP_API kp_result kp_handle_stop(kp_handle *handle, int grace_ms);
  * the exit status is "not yet" and the pid new; port, URL and descriptor stay, so
  * children that run already go on working. On failure the handle stays EXITED and may
  * be restarted again. Fails like kp_start(), with KP_ERR_STATE or KP_ERR_FORKED, and with
- * KP_ERR_SYSTEM while a process that was given up still lives. */
+ * KP_ERR_SYSTEM while the proxy's own process, given up, still lives. */
 KP_API kp_result kp_handle_restart(kp_handle *handle, kp_error *error);
 
 /* Stops the proxy if need be (with the spec's grace), waits for its end, and releases

@@ -27,7 +27,8 @@ int signal_group(const Process &leader, int signo)
 
 bool signals_groups(const Process &leader)
 {
-    return signal_group(leader, 0) != ENOSYS;
+    int result = signal_group(leader, 0);
+    return result == 0 || result == ESRCH;
 }
 
 int signal_number(pid_t pid, int signo)

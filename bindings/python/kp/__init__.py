@@ -26,6 +26,8 @@ A host that would rather go on without a proxy that can't be started says so::
     except kp.Error as error:
         print("going on without a proxy:", error)
         env = kp.env()
+    else:
+        env = proxy.env()
 
 Rules that hold throughout:
 

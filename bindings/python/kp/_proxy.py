@@ -155,7 +155,7 @@ def spawn(
         KP_SPEC_NO_RESERVE, is for a proxy that binds without SO_REUSEADDR, such as Python's
         socketserver.TCPServer.
 
-    Raises a subclass of `Error`; then nothing of the proxy is left, as after a Ctrl-C. A
+    Raises `Error`; then nothing of the proxy is left, as after a Ctrl-C. A
     proxy that failed is stopped like any other, so this may take `stop_grace` longer.
     """
     proxy = Proxy(
