@@ -69,6 +69,7 @@ void Group::mark_guard()
     guard_tells_ = host_nice < sys::kLowestPriority;
     if (guard_tells_)
         sys::set_nice(guard_.pid(), guard_nice_);
+    sys::set_idle(guard_.pid()); // for members that are nicer than that
 }
 
 kp_result Group::spawn_proxy(const kp_spec &spec, char *const *env, int log, kp_error *error)
@@ -150,7 +151,8 @@ Group::Rest Group::rest()
 
 Group::Rest Group::rest_beside_guard()
 {
-    bool alone = guard_tells_ && guard_.outlives_reaping() && sys::group_nice(id_) >= guard_nice_;
+    bool alone = guard_tells_ && guard_.outlives_reaping() && sys::group_nice(id_) >= guard_nice_ &&
+                 sys::group_is_idle(id_);
     if (!alone) {
         Rest rest = search();
         if (rest != Rest::Nobody)

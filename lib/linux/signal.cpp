@@ -5,9 +5,18 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 namespace kpi::sys {
+
+namespace {
+
+// ioprio_set(2); glibc has no header for it.
+constexpr int kIoprioProcess = 1, kIoprioGroup = 2;
+constexpr int kClassShift = 13, kIdleClass = 3;
+
+} // namespace
 
 bool is_over(const Process &process)
 {
@@ -61,6 +70,17 @@ int group_nice(pid_t group)
 void set_nice(pid_t pid, int nice)
 {
     setpriority(PRIO_PROCESS, static_cast<id_t>(pid), nice);
+}
+
+void set_idle(pid_t pid)
+{
+    syscall(SYS_ioprio_set, kIoprioProcess, pid, kIdleClass << kClassShift);
+}
+
+// The system tells the best class of the group's members.
+bool group_is_idle(pid_t group)
+{
+    return syscall(SYS_ioprio_get, kIoprioGroup, group) >> kClassShift == kIdleClass;
 }
 
 } // namespace kpi::sys

@@ -56,6 +56,12 @@ int own_nice();
 int group_nice(pid_t group); // the lowest of its members; zombies count. 20: no such group
 void set_nice(pid_t pid, int nice);
 
+// The idle class of input and output, which makes no difference to a process that has none: a mark
+// that a group can be asked for without a search. Members that are zombies or of any other class
+// are not idle.
+void set_idle(pid_t pid);
+bool group_is_idle(pid_t group); // false also where the system can't tell
+
 // The living members of a group, but for `guard`, up to `size` of them. Each comes with its `end`
 // where the system has one. Unknown: the system does not show its processes.
 enum class Search { Nobody, Somebody, Unknown };

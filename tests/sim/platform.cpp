@@ -258,6 +258,21 @@ int group_nice(pid_t group)
     return lowest;
 }
 
+void set_idle(pid_t pid)
+{
+    enter("set_idle");
+    known(pid, "set_idle").idle = true;
+}
+
+bool group_is_idle(pid_t group)
+{
+    enter("group_is_idle");
+    for (const Being &being : world.beings)
+        if (being.group == group && being.state != Being::Gone && !being.idle)
+            return false;
+    return true;
+}
+
 void set_nice(pid_t pid, int nice)
 {
     enter("set_nice");

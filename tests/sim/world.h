@@ -46,6 +46,7 @@ struct Being {
     Schedule when;
     int dies_of = 0;
     int nice = 0;
+    bool idle = false;
     bool stopped = false, listening = false, answering = false;
     bool left = false; // its group
     int waiting = 0;   // a signal that it will see once it is continued
