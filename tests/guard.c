@@ -160,13 +160,13 @@ static void it_holds_nothing_of_the_hosts(void **state)
     assert_int_equal(getpriority(PRIO_PROCESS, (id_t)guard), getpriority(PRIO_PROCESS, 0) + 1);
 }
 
-/* A nice worker is somebody too: while it has its grace, the guard is there. */
+/* A nice worker is somebody too: while it has its grace, alone, the guard is there. */
 static void a_nice_worker_keeps_the_guard(void **state)
 {
     struct scene *scene = *state;
-    kp_spec spec = spec_for(
-        SHELL("nice -n 10 sh -c 'trap \"\" TERM; sleep 0.5; sleep 60' & trap 'exit 0' TERM; "
-              "\"$0\" serve & wait"));
+    kp_spec spec =
+        spec_for(SHELL("nice -n 10 sh -c 'trap \"\" TERM; sleep 0.5; sleep 60' & \"$0\" serve & "
+                       "trap \"wait $!; exit 0\" TERM; wait"));
     spec.stop_grace_ms = 1000;
     get_ready(scene, spec);
     pid_t guard = guard_of(scene);
