@@ -54,7 +54,7 @@ int Child::signal_group(int signo)
 {
     if (process_.pid == 0)
         return ESRCH;
-    ended(); // tells whether somebody else has reaped it
+    ended(); // where its end is not known yet: somebody else may have reaped it
     int result = sys::signal_group(process_, signo);
     if (needs_number(result) && !reaped_)
         return sys::signal_group_number(process_.pid, signo);

@@ -27,7 +27,7 @@ class State(enum.IntEnum):
     STOPPING = 3
     """It was asked to end; what is left after the grace period is killed."""
     EXITED = 4
-    """No process of it is left."""
+    """No process of it is left, but for one that had to be given up."""
 
 
 UNFINISHED = (State.STARTING, State.READY, State.STOPPING)

@@ -72,7 +72,7 @@ class InvalidError(Error, ValueError):
 
 
 class PortInUseError(Error):
-    """Somebody listens on the port that was asked for; nothing was started."""
+    """The port that was asked for is in use; nothing was started."""
 
     code = Code.PORT_IN_USE
 
@@ -84,7 +84,7 @@ class SpawnError(Error):
 
 
 class GuardError(Error):
-    """The guard, a /bin/sh, could not be started; `guard=False` does without."""
+    """The guard, a /bin/sh, could not be started or has ended; `guard=False` does without."""
 
     code = Code.GUARD
 
