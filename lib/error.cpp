@@ -33,6 +33,38 @@ class Description {
     const char *text_;
 };
 
+class Whoever {
+  public:
+    explicit Whoever(const Stranger &stranger)
+    {
+        if (stranger.known == Stranger::Program)
+            snprintf(text_, sizeof text_, "process %ld (%s) of uid %lu",
+                     static_cast<long>(stranger.pid), stranger.name,
+                     static_cast<unsigned long>(stranger.uid));
+        else if (stranger.known == Stranger::User)
+            snprintf(text_, sizeof text_, "a process of uid %lu",
+                     static_cast<unsigned long>(stranger.uid));
+    }
+    const char *text() const { return text_; }
+
+  private:
+    char text_[96] = "";
+};
+
+class Subject {
+  public:
+    explicit Subject(const Place &place)
+    {
+        snprintf(text_, sizeof text_, "%s 127.0.0.1:%u",
+                 place.attached ? "no proxy to attach to on" : "external proxy did not bind",
+                 place.port);
+    }
+    const char *text() const { return text_; }
+
+  private:
+    char text_[64];
+};
+
 // Not %f: its decimal point is the host's locale's.
 class Duration {
   public:
@@ -100,7 +132,7 @@ const char *exit_hint(const Ended &ended)
         return "; a proxy must stay in the foreground";
     if (ended.exit.code == 127)
         return "; 127 means that a program was not found";
-    if (ended.exit.code > 0 && ended.reserved)
+    if (ended.exit.code > 0 && ended.reserved && ended.stranger.known == Stranger::None)
         return "; if its address was in use, it binds without SO_REUSEADDR and needs "
                "KP_SPEC_NO_RESERVE";
     return "";
@@ -149,10 +181,19 @@ kp_result fail_forked(kp_error *error)
                 "the handle was made by another process; after fork() it can only be freed");
 }
 
-kp_result fail_port_in_use(kp_error *error, uint16_t port)
+kp_result fail_port_in_use(kp_error *error, uint16_t port, const Stranger &stranger)
 {
-    return make(error, KP_ERR_PORT_IN_USE, EADDRINUSE, "port %u is taken: 127.0.0.1:%u is in use",
-                port, port);
+    return make(error, KP_ERR_PORT_IN_USE, EADDRINUSE,
+                "port %u is taken: 127.0.0.1:%u is in use%s%s", port, port,
+                stranger.known == Stranger::None ? "" : " by ", Whoever(stranger).text());
+}
+
+kp_result fail_foreign(kp_error *error, const Place &place, const Stranger &stranger)
+{
+    return make(error, KP_ERR_FOREIGN_LISTENER, 0,
+                "%s: %s listens there%s; KP_SPEC_ANY_LISTENER accepts it", Subject(place).text(),
+                Whoever(stranger).text(),
+                place.attached ? ", neither root's nor the host's own" : "");
 }
 
 kp_result fail_spawn(kp_error *error, int sys_errno, const char *name, const char *cwd)
@@ -186,12 +227,15 @@ kp_result fail_exited(kp_error *error, const Ended &ended)
 {
     char how[64];
     describe_exit(ended.exit, how, sizeof how);
+    bool listened = ended.stranger.known != Stranger::None;
     if (ended.was_ready)
-        make(error, KP_ERR_EXITED, 0, "external proxy on 127.0.0.1:%u: %s after %s", ended.port,
-             how, Duration(ended.after).text());
+        make(error, KP_ERR_EXITED, 0, "external proxy on 127.0.0.1:%u: %s after %s",
+             ended.place.port, how, Duration(ended.after).text());
     else
-        make(error, KP_ERR_EXITED, 0, "external proxy did not bind 127.0.0.1:%u: %s after %s%s",
-             ended.port, how, Duration(ended.after).text(), exit_hint(ended));
+        make(error, KP_ERR_EXITED, 0,
+             "external proxy did not bind 127.0.0.1:%u: %s after %s%s%s%s%s", ended.place.port, how,
+             Duration(ended.after).text(), exit_hint(ended), listened ? "; " : "",
+             Whoever(ended.stranger).text(), listened ? " listens there" : "");
     if (error != nullptr) {
         error->exit_code = ended.exit.code;
         error->term_signal = ended.exit.signal;
@@ -199,21 +243,36 @@ kp_result fail_exited(kp_error *error, const Ended &ended)
     return KP_ERR_EXITED;
 }
 
-kp_result fail_timed_out(kp_error *error, uint16_t port, int64_t after, int connect_errno)
+kp_result fail_timed_out(kp_error *error, const TimedOut &timed_out)
 {
-    Duration time(after);
-    if (connect_errno == ECONNREFUSED)
+    Subject subject(timed_out.place);
+    Duration time(timed_out.after);
+    int connect_errno = timed_out.connect_errno;
+    if (timed_out.stopped)
         return make(error, KP_ERR_TIMED_OUT, connect_errno,
-                    "external proxy did not bind 127.0.0.1:%u: timed out after %s", port,
-                    time.text());
-    if (connect_errno == 0)
+                    "%s: timed out after %s; it is stopped: does it wait for a terminal?",
+                    subject.text(), time.text());
+    if (timed_out.elsewhere[0] != '\0')
+        return make(error, KP_ERR_TIMED_OUT, connect_errno,
+                    "%s: timed out after %s; it listens on %s instead", subject.text(), time.text(),
+                    timed_out.elsewhere);
+    if (timed_out.unanswered)
         return make(error, KP_ERR_TIMED_OUT, 0,
-                    "external proxy did not bind 127.0.0.1:%u: timed out after %s with a "
-                    "connection unanswered: is its backlog full?",
-                    port, time.text());
-    return make(error, KP_ERR_TIMED_OUT, connect_errno,
-                "external proxy did not bind 127.0.0.1:%u: timed out after %s (connect: %s)", port,
-                time.text(), Description(connect_errno).text());
+                    "%s: timed out after %s with a connection unanswered: is its backlog full?",
+                    subject.text(), time.text());
+    if (connect_errno == 0 || connect_errno == ECONNREFUSED)
+        return make(error, KP_ERR_TIMED_OUT, connect_errno, "%s: timed out after %s",
+                    subject.text(), time.text());
+    return make(error, KP_ERR_TIMED_OUT, connect_errno, "%s: timed out after %s (connect: %s)",
+                subject.text(), time.text(), Description(connect_errno).text());
+}
+
+kp_result fail_not_http(kp_error *error, uint16_t port, const char *what, const char *text)
+{
+    const char *quote = text[0] == '\0' ? "" : "\"";
+    return make(error, KP_ERR_NOT_HTTP, 0,
+                "what listens on 127.0.0.1:%u is not an HTTP proxy: asked to CONNECT, it %s%s%s%s",
+                port, what, quote, text, quote);
 }
 
 kp_result fail_given_up(kp_error *error, pid_t pid)
@@ -232,31 +291,56 @@ struct Permit {
 
 // Every code that each function may return, beside KP_OK.
 constexpr Permit kPermits[] = {
-    {Call::Start, KP_ERR_INVALID},   {Call::Start, KP_ERR_NO_MEMORY},
-    {Call::Start, KP_ERR_SYSTEM},    {Call::Start, KP_ERR_PORT_IN_USE},
-    {Call::Start, KP_ERR_SPAWN},     {Call::Start, KP_ERR_GUARD},
+    {Call::Start, KP_ERR_INVALID},
+    {Call::Start, KP_ERR_NO_MEMORY},
+    {Call::Start, KP_ERR_SYSTEM},
+    {Call::Start, KP_ERR_PORT_IN_USE},
+    {Call::Start, KP_ERR_SPAWN},
+    {Call::Start, KP_ERR_GUARD},
 
-    {Call::Spawn, KP_ERR_INVALID},   {Call::Spawn, KP_ERR_NO_MEMORY},
-    {Call::Spawn, KP_ERR_SYSTEM},    {Call::Spawn, KP_ERR_PORT_IN_USE},
-    {Call::Spawn, KP_ERR_SPAWN},     {Call::Spawn, KP_ERR_GUARD},
-    {Call::Spawn, KP_ERR_EXITED},    {Call::Spawn, KP_ERR_TIMED_OUT},
+    {Call::Spawn, KP_ERR_INVALID},
+    {Call::Spawn, KP_ERR_NO_MEMORY},
+    {Call::Spawn, KP_ERR_SYSTEM},
+    {Call::Spawn, KP_ERR_PORT_IN_USE},
+    {Call::Spawn, KP_ERR_SPAWN},
+    {Call::Spawn, KP_ERR_GUARD},
+    {Call::Spawn, KP_ERR_EXITED},
+    {Call::Spawn, KP_ERR_TIMED_OUT},
+    {Call::Spawn, KP_ERR_FOREIGN_LISTENER},
+    {Call::Spawn, KP_ERR_NOT_HTTP},
 
-    {Call::Step, KP_AGAIN},          {Call::Step, KP_ERR_INVALID},
-    {Call::Step, KP_ERR_FORKED},     {Call::Step, KP_ERR_SYSTEM},
-    {Call::Step, KP_ERR_GUARD},      {Call::Step, KP_ERR_EXITED},
+    {Call::Step, KP_AGAIN},
+    {Call::Step, KP_ERR_INVALID},
+    {Call::Step, KP_ERR_FORKED},
+    {Call::Step, KP_ERR_SYSTEM},
+    {Call::Step, KP_ERR_GUARD},
+    {Call::Step, KP_ERR_EXITED},
     {Call::Step, KP_ERR_TIMED_OUT},
+    {Call::Step, KP_ERR_FOREIGN_LISTENER},
+    {Call::Step, KP_ERR_NOT_HTTP},
 
-    {Call::Wait, KP_AGAIN},          {Call::Wait, KP_ERR_INVALID},
-    {Call::Wait, KP_ERR_FORKED},     {Call::Wait, KP_ERR_SYSTEM},
-    {Call::Wait, KP_ERR_GUARD},      {Call::Wait, KP_ERR_EXITED},
-    {Call::Wait, KP_ERR_TIMED_OUT},  {Call::Wait, KP_ERR_STATE},
+    {Call::Wait, KP_AGAIN},
+    {Call::Wait, KP_ERR_INVALID},
+    {Call::Wait, KP_ERR_FORKED},
+    {Call::Wait, KP_ERR_SYSTEM},
+    {Call::Wait, KP_ERR_GUARD},
+    {Call::Wait, KP_ERR_EXITED},
+    {Call::Wait, KP_ERR_TIMED_OUT},
+    {Call::Wait, KP_ERR_STATE},
+    {Call::Wait, KP_ERR_FOREIGN_LISTENER},
+    {Call::Wait, KP_ERR_NOT_HTTP},
 
-    {Call::Stop, KP_ERR_INVALID},    {Call::Stop, KP_ERR_FORKED},
+    {Call::Stop, KP_ERR_INVALID},
+    {Call::Stop, KP_ERR_FORKED},
 
-    {Call::Restart, KP_ERR_INVALID}, {Call::Restart, KP_ERR_FORKED},
-    {Call::Restart, KP_ERR_STATE},   {Call::Restart, KP_ERR_NO_MEMORY},
-    {Call::Restart, KP_ERR_SYSTEM},  {Call::Restart, KP_ERR_PORT_IN_USE},
-    {Call::Restart, KP_ERR_SPAWN},   {Call::Restart, KP_ERR_GUARD},
+    {Call::Restart, KP_ERR_INVALID},
+    {Call::Restart, KP_ERR_FORKED},
+    {Call::Restart, KP_ERR_STATE},
+    {Call::Restart, KP_ERR_NO_MEMORY},
+    {Call::Restart, KP_ERR_SYSTEM},
+    {Call::Restart, KP_ERR_PORT_IN_USE},
+    {Call::Restart, KP_ERR_SPAWN},
+    {Call::Restart, KP_ERR_GUARD},
 };
 
 } // namespace

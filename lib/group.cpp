@@ -132,14 +132,57 @@ void Group::signal(int signo)
     leader.signal_group(signo);
     if (!proxy_.ended() && sys::group_of(proxy_.pid()) != id_)
         proxy_.signal(signo);
+    if (signo == SIGKILL && owner_.end)
+        sys::signal(owner_, signo);
+}
+
+void Group::keep(sys::Process &&owner)
+{
+    if (owner.end && !owner_.end)
+        owner_ = static_cast<sys::Process &&>(owner);
 }
 
 bool Group::proxy_ended()
 {
-    return has_ended(proxy_, proxy_watched_);
+    return proxy_ && has_ended(proxy_, proxy_watched_);
 }
 
+// The owner of the listener comes after the group: who is to hand the signal on has done so by
+// then.
 Group::Rest Group::rest()
+{
+    Rest rest = rest_of_group();
+    return rest == Rest::Nobody && owner_left() ? Rest::Somebody : rest;
+}
+
+// Its descriptor is watched from here on only: before, its end is the proxy's own affair.
+bool Group::owner_left()
+{
+    if (!owner_.end)
+        return false;
+    if (sys::is_over(owner_)) {
+        forget_owner();
+        return false;
+    }
+    if (!owner_told_) {
+        owner_told_ = true;
+        sys::signal(owner_, SIGTERM);
+        sys::signal(owner_, SIGCONT);
+        if (!poller_.watch({owner_.end.get(), false}))
+            by_clock_ = true;
+    }
+    return true;
+}
+
+void Group::forget_owner()
+{
+    if (owner_told_)
+        poller_.forget(owner_.end.get());
+    owner_told_ = false;
+    owner_ = sys::Process();
+}
+
+Group::Rest Group::rest_of_group()
 {
     if (!proxy_ended() || members_left())
         return Rest::Somebody;
@@ -242,6 +285,8 @@ pid_t Group::somebody() const
         return proxy_.pid();
     if (member_count_ != 0)
         return members_[0].pid;
+    if (owner_.end)
+        return owner_.pid;
     return seen_ != 0 ? seen_ : id_;
 }
 
@@ -254,6 +299,8 @@ size_t Group::watches(sys::Watch *list) const
         list[count++] = {guard_.end_fd(), false};
     for (size_t i = 0; i < member_count_; ++i)
         list[count++] = {members_[i].end.get(), false};
+    if (owner_told_)
+        list[count++] = {owner_.end.get(), false};
     return count;
 }
 
@@ -262,6 +309,7 @@ void Group::close()
     unwatch(proxy_, proxy_watched_);
     unwatch(guard_, guard_watched_);
     forget_members();
+    forget_owner();
     proxy_.reap();
     if (proxy_.was_ended()) // else it was given up, and is looked at again before a restart
         proxy_.close();

@@ -4,6 +4,7 @@
 
 #include "child.h"
 #include "kp/kp.h"
+#include "platform/listener.h"
 #include "platform/wait.h"
 
 namespace kpi {
@@ -24,11 +25,19 @@ class Group {
 
     const Child &proxy() const { return proxy_; }
 
-    // Look. Without a guard it has not ended.
+    // Whose the proxy's listener may be.
+    sys::Kin kin() const { return {proxy_.pid(), id_, guard_.pid()}; }
+
+    // A listener's owner that has left the group, and is to be stopped with it. Nothing to keep is
+    // fine.
+    void keep(sys::Process &&owner);
+
+    // Look. What was not started has not ended.
     bool proxy_ended();
     bool guard_ended() { return guard_ && has_ended(guard_, guard_watched_); }
 
-    // To everybody in the group, and to the proxy where it has left that.
+    // To everybody in the group, and to the proxy where it has left that; SIGKILL also to the owner
+    // of the listener.
     void signal(int signo);
 
     // Who is left. The guard is ended by this once nobody else is. Unknown: somebody, or zombies
@@ -47,13 +56,13 @@ class Group {
     void close();
 
     // What to wait for; by_clock: and what no descriptor tells.
-    static constexpr size_t kMaxWatches = 18;
+    static constexpr size_t kMaxWatches = 19;
     size_t watches(sys::Watch *list) const;
     bool by_clock() const { return by_clock_; }
 
   private:
     // The others of them are found when these have ended.
-    static constexpr size_t kMaxMembers = kMaxWatches - 2;
+    static constexpr size_t kMaxMembers = kMaxWatches - 3;
 
     kp_result spawn_proxy(const kp_spec &spec, char *const *env, int log, kp_error *error);
     void mark_guard();
@@ -65,6 +74,9 @@ class Group {
     void forget(sys::Process &member);
     void forget_members();
     Rest search();
+    bool owner_left();
+    void forget_owner();
+    Rest rest_of_group();
     Rest rest_beside_guard();
     Rest rest_after_leader(Child &leader);
 
@@ -77,8 +89,10 @@ class Group {
     bool guard_tells_ = false; // by its nice value that it is alone in the group
     bool guard_watched_ = false;
     bool proxy_watched_ = false;
-    bool by_clock_ = false; // somebody is left whose end no descriptor tells
-    pid_t seen_ = 0;        // one of the members last found
+    bool by_clock_ = false;   // somebody is left whose end no descriptor tells
+    pid_t seen_ = 0;          // one of the members last found
+    sys::Process owner_;      // of the listener, outside of the group
+    bool owner_told_ = false; // to end
     size_t member_count_ = 0;
     sys::Process members_[kMaxMembers];
 };

@@ -2,6 +2,7 @@
 #include "handle.h"
 #include "environment.h"
 #include "error.h"
+#include "listener.h"
 #include "platform/clock.h"
 #include "platform/host.h"
 #include "schedule.h"
@@ -20,6 +21,20 @@ constexpr int64_t kExitPause = 50 * kMillisecond;
 // Below a millisecond a loop that only looks by the clock would burn the processor.
 constexpr int64_t kStopPause = kMillisecond;
 
+const char *describe(Probe::Heard heard)
+{
+    switch (heard) {
+    case Probe::Heard::Other:
+        return "answered ";
+    case Probe::Heard::Endless:
+        return "answered with a line that does not end: ";
+    case Probe::Heard::Closed:
+        return "closed the connection";
+    default:
+        return "did not answer in time";
+    }
+}
+
 } // namespace
 
 kp_handle::kp_handle(kp_spec *spec) : generation_(sys::generation()), spec_(spec) {}
@@ -27,6 +42,16 @@ kp_handle::kp_handle(kp_spec *spec) : generation_(sys::generation()), spec_(spec
 kp_handle::~kp_handle()
 {
     free(spec_);
+}
+
+bool kp_handle::is_attached() const
+{
+    return has(*spec_, KP_SPEC_ATTACH);
+}
+
+Place kp_handle::place() const
+{
+    return {port_.number(), is_attached()};
 }
 
 bool kp_handle::is_foreign() const
@@ -43,11 +68,14 @@ kp_result kp_handle::start(kp_error *error)
         return result;
     if (url_[0] == '\0') // once: other threads may read it at any time
         snprintf(url_, sizeof url_, "http://127.0.0.1:%u", port_.number());
-    result = launch(error);
+    started_ = sys::now();
+    if (!is_attached())
+        result = launch(error);
     if (result != KP_OK) {
         port_.shut();
         return result;
     }
+    probe_.reset();
     state_ = KP_STATE_STARTING;
     reached_ready_ = false;
     limit_ = Deadline::after(started_, spec_->startup_timeout_ms * kMillisecond);
@@ -61,7 +89,6 @@ kp_result kp_handle::launch(kp_error *error)
     if (env == nullptr)
         return fail_no_memory(error);
     log_.mark();
-    started_ = sys::now();
     kp_result result = group_.start(*spec_, env, log_.target(), error);
     free(env);
     return result;
@@ -89,40 +116,64 @@ kp_result kp_handle::step_starting(kp_error *error)
         return fail_exited(error);
     if (group_.guard_ended())
         return fail(fail_guard_ended(error), error);
-    return probe(error);
-}
-
-kp_result kp_handle::probe(kp_error *error)
-{
     int64_t now = sys::now();
-    bool was_pending = probe_.is_pending();
-    switch (probe_.attempt(port_.number(), has(*spec_, KP_SPEC_NO_RESERVE))) {
-    case Probe::Answer::Accepted:
-        return become_ready(error);
-    case Probe::Answer::Impossible:
-        return fail(fail_system(error, probe_.last_errno(), "make a probe's socket"), error);
-    case Probe::Answer::Pending:
-        if (!was_pending)
-            watch_probe();
-        break;
-    case Probe::Answer::Refused:
-        if (was_pending)
-            close_probe();
-        break;
-    }
+    kp_result result = probe(error);
+    if (result != KP_AGAIN)
+        return result;
     if (limit_.passed(now))
-        return fail(fail_timed_out(error, port_.number(), now - started_, probe_.last_errno()),
-                    error);
-    bool wait_by_clock = !probe_watched_ || group_.by_clock();
+        return fail_timed_out(now, error);
+    bool wait_by_clock = probe_.by_clock() || group_.by_clock();
     set_due(wait_by_clock ? earlier(limit_, by_clock(now)) : limit_);
     return KP_AGAIN;
 }
 
-// The place of the verification that the listener is the proxy's own: between the accepted probe
-// and the last look at whether the proxy lives.
+kp_result kp_handle::probe(kp_error *error)
+{
+    switch (probe_.attempt(port_.number(), is_attached() || has(*spec_, KP_SPEC_NO_RESERVE))) {
+    case Probe::Answer::Connected:
+        return become_connected(error);
+    case Probe::Answer::Http:
+        return become_ready(error);
+    case Probe::Answer::NotHttp:
+        return fail_not_http(error);
+    case Probe::Answer::Impossible:
+        return fail(fail_system(error, probe_.last_errno(), "make a probe's socket"), error);
+    default:
+        return KP_AGAIN;
+    }
+}
+
+// Nothing is sent to a listener before it was verified.
+kp_result kp_handle::become_connected(kp_error *error)
+{
+    if (!has(*spec_, KP_SPEC_PROBE_HTTP))
+        return become_ready(error);
+    kp_result result = verify(error);
+    if (result == KP_OK)
+        probe_.ask();
+    return result == KP_OK ? KP_AGAIN : result;
+}
+
+// KP_AGAIN: nobody listens any more.
+kp_result kp_handle::verify(kp_error *error)
+{
+    if (has(*spec_, KP_SPEC_ANY_LISTENER))
+        return KP_OK;
+    Verdict verdict =
+        is_attached() ? verify_attached(port_.number()) : kpi::verify(port_.number(), group_.kin());
+    group_.keep(static_cast<sys::Process &&>(verdict.outside));
+    if (verdict.whose == Verdict::Other)
+        return fail(fail_foreign(error, place(), identify(verdict.listener)), error);
+    return verdict.whose == Verdict::Nobody ? KP_AGAIN : KP_OK;
+}
+
+// The proxy is looked at once more after its listener was.
 kp_result kp_handle::become_ready(kp_error *error)
 {
-    close_probe();
+    probe_.close();
+    kp_result result = verify(error);
+    if (result != KP_OK)
+        return result;
     if (group_.proxy_ended())
         return fail_exited(error);
     if (group_.guard_ended())
@@ -143,9 +194,38 @@ kp_result kp_handle::step_ready(kp_error *error)
 
 kp_result kp_handle::fail_exited(kp_error *error)
 {
-    Ended ended = {port_.number(), group_.proxy().exit(), sys::now() - started_, reached_ready_,
-                   !has(*spec_, KP_SPEC_NO_RESERVE)};
+    Ended ended = {place(),
+                   group_.proxy().exit(),
+                   sys::now() - started_,
+                   reached_ready_,
+                   !has(*spec_, KP_SPEC_NO_RESERVE),
+                   Stranger()};
+    if (!reached_ready_)
+        ended.stranger = find_stranger(port_.number());
     return fail(kpi::fail_exited(error, ended), error);
+}
+
+kp_result kp_handle::fail_timed_out(int64_t now, kp_error *error)
+{
+    if (probe_.heard() != Probe::Heard::Nothing && probe_.last_errno() == 0)
+        return fail_not_http(error);
+    TimedOut timed_out = {};
+    timed_out.place = place();
+    timed_out.after = now - started_;
+    timed_out.connect_errno = probe_.last_errno();
+    timed_out.unanswered = probe_.is_waiting();
+    if (!is_attached()) {
+        timed_out.stopped = sys::is_stopped(group_.kin());
+        find_elsewhere(port_.number(), group_.kin(), timed_out.elsewhere,
+                       sizeof timed_out.elsewhere);
+    }
+    return fail(kpi::fail_timed_out(error, timed_out), error);
+}
+
+kp_result kp_handle::fail_not_http(kp_error *error)
+{
+    return fail(kpi::fail_not_http(error, port_.number(), describe(probe_.heard()), probe_.text()),
+                error);
 }
 
 // What a failed proxy has left is stopped like any other.
@@ -155,19 +235,6 @@ kp_result kp_handle::fail(kp_result result, kp_error *error)
         log_.quote(error->output, sizeof error->output);
     begin_stop(spec_->stop_grace_ms * kMillisecond);
     return result;
-}
-
-void kp_handle::watch_probe()
-{
-    probe_watched_ = poller_.watch({probe_.fd(), true});
-}
-
-void kp_handle::close_probe()
-{
-    if (probe_watched_)
-        poller_.forget(probe_.fd());
-    probe_watched_ = false;
-    probe_.close();
 }
 
 // ---- stop
@@ -187,7 +254,9 @@ void kp_handle::stop(int64_t grace)
 
 void kp_handle::begin_stop(int64_t grace)
 {
-    close_probe();
+    probe_.close();
+    if (is_attached())
+        return become_exited();
     group_.started();
     started_ = sys::now();
     killed_ = false;
@@ -271,8 +340,8 @@ int kp_handle::fd()
     bool complete = true;
     for (size_t i = 0; i < count; ++i)
         complete = poller_.watch(list[i]) && complete;
-    if (probe_.is_pending())
-        complete = poller_.watch({probe_.fd(), true}) && complete;
+    if (probe_.is_waiting())
+        complete = poller_.watch(probe_.watch()) && complete;
     if (!complete) {
         poller_ = sys::Poller();
         return -1;
@@ -291,8 +360,8 @@ sys::Woke kp_handle::sleep_until(Deadline limit, const sys::HeldSignals &signals
 {
     sys::Watch list[Group::kMaxWatches + 1];
     size_t count = group_.watches(list);
-    if (probe_.is_pending())
-        list[count++] = {probe_.fd(), true};
+    if (probe_.is_waiting())
+        list[count++] = probe_.watch();
     return sys::block(list, count, earlier(due_, limit), signals);
 }
 
@@ -302,8 +371,9 @@ kp_result kp_handle::wait(kp_state until, Deadline limit, bool interruptible, kp
     for (;;) {
         kp_error told;
         kp_result result = step(&told);
-        // Who waits for the end is told only what is still wrong then.
-        if (result < 0 && (until == KP_STATE_READY || state_ == KP_STATE_EXITED)) {
+        // Who waits for the end is told only of what could not be ended.
+        bool given_up = state_ == KP_STATE_EXITED && !is_attached();
+        if (result < 0 && (until == KP_STATE_READY || given_up)) {
             if (error != nullptr)
                 *error = told;
             return result;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "deadline.h"
+#include "error.h"
 #include "group.h"
 #include "kp/kp.h"
 #include "log.h"
@@ -44,14 +45,18 @@ struct kp_handle {
     kp_result step_ready(kp_error *error);
     kp_result step_stopping(kp_error *error);
     kp_result probe(kp_error *error);
+    kp_result verify(kp_error *error);
+    kp_result become_connected(kp_error *error);
     kp_result become_ready(kp_error *error);
     kp_result fail(kp_result result, kp_error *error);
     kp_result fail_exited(kp_error *error);
+    kp_result fail_timed_out(int64_t now, kp_error *error);
+    kp_result fail_not_http(kp_error *error);
     void begin_stop(int64_t grace);
     void kill();
     void become_exited();
-    void watch_probe();
-    void close_probe();
+    bool is_attached() const;
+    kpi::Place place() const;
 
     void set_due(kpi::Deadline due);
     kpi::Deadline by_clock(int64_t now) const;
@@ -62,16 +67,15 @@ struct kp_handle {
     kp_state state_ = KP_STATE_EXITED;
     bool reached_ready_ = false;
     bool killed_ = false;
-    bool probe_watched_ = false; // it is pending, and its descriptor tells the answer
-    int64_t started_ = 0;        // when this life, or its stop, began
+    int64_t started_ = 0; // when this life, or its stop, began
     kpi::Deadline limit_{
         INT64_MAX}; // STARTING: the time-out; STOPPING: the SIGKILL, then giving up
     kpi::Deadline due_without_fd_{INT64_MAX};
     kpi::Deadline due_{INT64_MAX}; // when the next step is due by time
     kpi::Log log_;
     kpi::Port port_;
-    kpi::Probe probe_;
     kpi::sys::Poller poller_;
+    kpi::Probe probe_{poller_};
     kpi::Group group_{poller_};
     char url_[32] = "";
 };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "port.h"
 #include "error.h"
+#include "listener.h"
 #include "platform/socket.h"
 #include "spec.h"
 #include <errno.h>
@@ -13,7 +14,7 @@ namespace {
 kp_result fail_reserve(uint16_t port, int sys_errno, kp_error *error)
 {
     if (sys_errno == EADDRINUSE && port != 0)
-        return fail_port_in_use(error, port);
+        return fail_port_in_use(error, port, find_stranger(port));
     char doing[40] = "reserve a port on 127.0.0.1";
     if (port != 0)
         snprintf(doing, sizeof doing, "reserve 127.0.0.1:%u", port);
@@ -24,6 +25,10 @@ kp_result fail_reserve(uint16_t port, int sys_errno, kp_error *error)
 
 kp_result Port::open(const kp_spec &spec, kp_error *error)
 {
+    if (has(spec, KP_SPEC_ATTACH)) {
+        number_ = static_cast<uint16_t>(spec.port);
+        return KP_OK;
+    }
     if (!reservation_) {
         uint16_t number = number_ != 0 ? number_ : static_cast<uint16_t>(spec.port);
         int result = sys::reserve_port(number, reservation_);

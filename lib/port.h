@@ -13,7 +13,7 @@ class Port {
 
     // Reserves the port that the spec names, or after the first time the same one again, and lets
     // the proxy bind beside the reservation. With KP_SPEC_NO_RESERVE it only makes sure that the
-    // port is free.
+    // port is free, and with KP_SPEC_ATTACH nothing: the proxy has it.
     kp_result open(const kp_spec &spec, kp_error *error);
 
     // Nobody binds it until it is opened again.

@@ -7,8 +7,18 @@ namespace kpi {
 
 Probe::Answer Probe::attempt(uint16_t port, bool from_other)
 {
+    if (phase_ == Phase::Asking)
+        return listen();
+    if (phase_ == Phase::Connecting) {
+        int result = sys::connect_probe(socket_, port);
+        if (result != EINPROGRESS)
+            return judge(result);
+        // Its backlog was full. The kernel asks again after one second, then two, then four; a new
+        // connection asks at once.
+        close();
+    }
     // Only a refusal is known to leave the socket usable.
-    if (!pending_ && errno_ != ECONNREFUSED)
+    if (errno_ != ECONNREFUSED)
         socket_.reset();
     if (!socket_) {
         errno_ = sys::make_probe(from_other, socket_);
@@ -20,17 +30,73 @@ Probe::Answer Probe::attempt(uint16_t port, bool from_other)
 
 Probe::Answer Probe::judge(int result)
 {
-    pending_ = result == EINPROGRESS;
-    errno_ = pending_ ? 0 : result;
-    if (pending_)
+    bool pending = result == EINPROGRESS;
+    errno_ = pending ? 0 : result;
+    enter(pending ? Phase::Connecting : Phase::Idle);
+    if (pending)
         return Answer::Pending;
-    return result == 0 ? Answer::Accepted : Answer::Refused;
+    return result == 0 ? Answer::Connected : Answer::Refused;
+}
+
+void Probe::ask()
+{
+    status_line_ = StatusLine();
+    heard_ = Heard::Silence;
+    enter(Phase::Asking);
+    // Where it can't be sent, reading fails too.
+    sys::send_probe(socket_, kHttpQuestion, sizeof kHttpQuestion - 1);
+}
+
+Probe::Answer Probe::listen()
+{
+    char buffer[256];
+    size_t count = 0;
+    int result;
+    while ((result = sys::receive_probe(socket_, buffer, sizeof buffer, count)) == 0 &&
+           count != 0) {
+        switch (status_line_.read(buffer, count)) {
+        case StatusLine::Answer::Http:
+            return give_up(Heard::Nothing, Answer::Http);
+        case StatusLine::Answer::Other:
+            return give_up(Heard::Other, Answer::NotHttp);
+        case StatusLine::Answer::Endless:
+            return give_up(Heard::Endless, Answer::NotHttp);
+        case StatusLine::Answer::Unfinished:
+            break;
+        }
+    }
+    if (result == EAGAIN)
+        return Answer::Pending;
+    // As docker's port forwarder does while its container has not opened the port yet.
+    return give_up(Heard::Closed, Answer::Refused);
+}
+
+Probe::Answer Probe::give_up(Heard heard, Answer answer)
+{
+    heard_ = heard;
+    close();
+    return answer;
+}
+
+void Probe::enter(Phase phase)
+{
+    if (watched_)
+        poller_.forget(socket_.get());
+    phase_ = phase;
+    watched_ = is_waiting() && poller_.watch(watch());
 }
 
 void Probe::close()
 {
+    enter(Phase::Idle);
     socket_.reset();
-    pending_ = false;
+}
+
+void Probe::reset()
+{
+    close();
+    errno_ = 0;
+    heard_ = Heard::Nothing;
 }
 
 } // namespace kpi

@@ -1,33 +1,61 @@
 // SPDX-License-Identifier: Apache-2.0
-// One attempt after another to connect to the proxy's port.
+// One attempt after another to connect to the proxy's port and, if need be, to have an HTTP answer.
 #pragma once
 
+#include "http.h"
 #include "platform/fd.h"
+#include "platform/wait.h"
 #include <stdint.h>
 
 namespace kpi {
 
 class Probe {
   public:
-    enum class Answer { Accepted, Refused, Pending, Impossible };
+    explicit Probe(sys::Poller &poller) : poller_(poller) {}
+    Probe(const Probe &) = delete;
+    Probe &operator=(const Probe &) = delete;
 
-    // Starts an attempt, or looks at the one that is pending.
+    // The first two: try again later. Connected is told once; then the host closes it, or asks.
+    enum class Answer { Refused, Pending, Connected, Http, NotHttp, Impossible };
+
+    // Starts an attempt, or looks at the one that is under way.
     Answer attempt(uint16_t port, bool from_other);
 
-    bool is_pending() const { return pending_; }
-    int fd() const { return socket_.get(); }
+    // For an HTTP answer, on the connection that was made.
+    void ask();
 
-    // Of the last attempt; 0: it is pending.
+    // What tells that the attempt goes on.
+    bool is_waiting() const { return phase_ != Phase::Idle; }
+    sys::Watch watch() const { return {socket_.get(), phase_ == Phase::Connecting}; }
+    bool by_clock() const { return phase_ != Phase::Asking || !watched_; }
+
+    // Of the last connect(); 0: it is pending, or was accepted.
     int last_errno() const { return errno_; }
 
+    // What is known of an HTTP answer.
+    enum class Heard { Nothing, Silence, Closed, Other, Endless };
+    Heard heard() const { return heard_; }
+    const char *text() const { return status_line_.text(); }
+
+    // Before another life of the proxy.
+    void reset();
     void close();
 
   private:
-    Answer judge(int result);
+    enum class Phase { Idle, Connecting, Asking };
 
+    Answer judge(int result);
+    Answer listen();
+    Answer give_up(Heard heard, Answer answer);
+    void enter(Phase phase);
+
+    sys::Poller &poller_;
     Fd socket_;
     int errno_ = 0;
-    bool pending_ = false;
+    Phase phase_ = Phase::Idle;
+    bool watched_ = false;
+    Heard heard_ = Heard::Nothing;
+    StatusLine status_line_;
 };
 
 } // namespace kpi

@@ -53,6 +53,8 @@ void fill_defaults(kp_spec &spec)
 
 kp_result check_command(const kp_spec &spec, kp_error *error)
 {
+    if (has(spec, KP_SPEC_ATTACH))
+        return KP_OK;
     if (spec.argv == nullptr || spec.argv[0] == nullptr || spec.argv[0][0] == '\0')
         return fail_invalid(error, "command must not be empty");
     return KP_OK;
@@ -79,12 +81,26 @@ kp_result check_flags(const kp_spec &spec, kp_error *error)
 {
     if ((spec.flags & ~kKnownFlags) != 0)
         return fail_invalid(error, "spec.flags has unknown bits: 0x%x", spec.flags & ~kKnownFlags);
-    if (has(spec, KP_SPEC_PROBE_HTTP))
-        return fail_invalid(error, "KP_SPEC_PROBE_HTTP is not supported by this version");
-    if (has(spec, KP_SPEC_ANY_LISTENER))
-        return fail_invalid(error, "KP_SPEC_ANY_LISTENER is not supported by this version");
-    if (has(spec, KP_SPEC_ATTACH))
-        return fail_invalid(error, "KP_SPEC_ATTACH is not supported by this version");
+    return KP_OK;
+}
+
+kp_result check_attach(const kp_spec &spec, kp_error *error)
+{
+    constexpr uint32_t kAttachFlags = KP_SPEC_ATTACH | KP_SPEC_PROBE_HTTP | KP_SPEC_ANY_LISTENER;
+    if (!has(spec, KP_SPEC_ATTACH))
+        return KP_OK;
+    if (spec.port == 0)
+        return fail_invalid(error, "KP_SPEC_ATTACH needs spec.port");
+    if ((spec.flags & ~kAttachFlags) != 0)
+        return fail_invalid(error, "KP_SPEC_ATTACH goes with KP_SPEC_PROBE_HTTP and "
+                                   "KP_SPEC_ANY_LISTENER alone");
+    const char *set = list_length(spec.argv) != 0  ? "argv"
+                      : list_length(spec.env) != 0 ? "env"
+                      : spec.cwd != nullptr        ? "cwd"
+                      : spec.log_fd != 0           ? "log_fd"
+                                                   : nullptr;
+    if (set != nullptr)
+        return fail_invalid(error, "KP_SPEC_ATTACH starts nothing: spec.%s must not be set", set);
     return KP_OK;
 }
 
@@ -163,7 +179,7 @@ kp_result check_spec(const kp_spec *spec, kp_spec &checked, kp_error *error)
         return result;
     fill_defaults(checked);
     constexpr kp_result (*kChecks[])(const kp_spec &, kp_error *) = {
-        check_flags, check_command, check_environment, check_numbers, check_log};
+        check_flags, check_attach, check_command, check_environment, check_numbers, check_log};
     for (auto check : kChecks)
         if ((result = check(checked, error)) != KP_OK)
             return result;

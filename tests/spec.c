@@ -149,13 +149,30 @@ static void unknown_flags(void **state)
         refuse_by_both(WRONG(SPEC(.flags = UINT32_C(1) << bit), "flag"));
 }
 
-/* Later versions know them, and this test goes. */
-static void flags_that_are_not_there_yet(void **state)
+#define ATTACH(...)                                                                                \
+    {                                                                                              \
+        .size = sizeof(kp_spec), .flags = KP_SPEC_ATTACH, .port = 1080, __VA_ARGS__                \
+    }
+
+static void what_attaching_has_no_use_for(void **state)
 {
     (void)state;
-    refuse_by_both(WRONG(SPEC(.flags = KP_SPEC_PROBE_HTTP), ""));
-    refuse_by_both(WRONG(SPEC(.flags = KP_SPEC_ANY_LISTENER), ""));
-    refuse_by_both(WRONG(SPEC(.flags = KP_SPEC_ATTACH, .port = 1080), ""));
+    refuse_by_both(WRONG({.size = sizeof(kp_spec), .flags = KP_SPEC_ATTACH}, "port"));
+    refuse_by_both(WRONG(ATTACH(.argv = true_argv), "argv"));
+    refuse_by_both(WRONG(ATTACH(.argv = nameless), "argv"));
+    refuse_by_both(WRONG(ATTACH(.env = env_sets_own_port), "env"));
+    refuse_by_both(WRONG(ATTACH(.cwd = "/"), "cwd"));
+    refuse_by_both(WRONG(ATTACH(.log_fd = 2), "log_fd"));
+}
+
+static void flags_that_do_not_go_with_attaching(void **state)
+{
+    (void)state;
+    static const uint32_t others[] = {KP_SPEC_CLEAR_ENV, KP_SPEC_NO_GUARD, KP_SPEC_NO_RESERVE};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        refuse_by_both(
+            WRONG({.size = sizeof(kp_spec), .flags = KP_SPEC_ATTACH | others[i], .port = 1080},
+                  "KP_SPEC_ATTACH"));
 }
 
 static void ports_above_65535(void **state)
@@ -228,7 +245,8 @@ int main(void)
         TEST(a_port_variable_of_ones_own),
         TEST(the_default_port_variable_is_free_when_another_carries_the_port),
         TEST(unknown_flags),
-        TEST(flags_that_are_not_there_yet),
+        TEST(what_attaching_has_no_use_for),
+        TEST(flags_that_do_not_go_with_attaching),
         TEST(ports_above_65535),
         TEST(logs_that_are_not_open),
         TEST(a_reserved_field_that_is_set),

@@ -99,4 +99,19 @@ int connect_probe(const Fd &probe, uint16_t port)
     return errno == EALREADY ? EINPROGRESS : errno;
 }
 
+int send_probe(const Fd &probe, const char *text, size_t size)
+{
+    return send(probe.get(), text, size, MSG_NOSIGNAL) < 0 ? errno : 0;
+}
+
+int receive_probe(const Fd &probe, char *buffer, size_t size, size_t &count)
+{
+    ssize_t length;
+    do
+        length = recv(probe.get(), buffer, size, 0);
+    while (length < 0 && errno == EINTR);
+    count = length < 0 ? 0 : static_cast<size_t>(length);
+    return length < 0 ? errno : 0;
+}
+
 } // namespace kpi::sys

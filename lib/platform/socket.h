@@ -3,6 +3,7 @@
 #pragma once
 
 #include "platform/fd.h"
+#include <stddef.h>
 #include <stdint.h>
 
 namespace kpi::sys {
@@ -19,5 +20,10 @@ int make_probe(bool from_other, Fd &probe);
 // 0: accepted; EINPROGRESS: not known yet (the socket becomes writable, then call again); else why
 // not. After ECONNREFUSED the same socket may be used again.
 int connect_probe(const Fd &probe, uint16_t port);
+
+// On a connection that was accepted; neither waits (EAGAIN). What is sent is short, and sent whole.
+// A count of 0: the other end closed it.
+int send_probe(const Fd &probe, const char *text, size_t size);
+int receive_probe(const Fd &probe, char *buffer, size_t size, size_t &count);
 
 } // namespace kpi::sys

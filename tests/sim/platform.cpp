@@ -3,6 +3,7 @@
 #include "platform/clock.h"
 #include "platform/file.h"
 #include "platform/host.h"
+#include "platform/listener.h"
 #include "platform/process.h"
 #include "platform/socket.h"
 #include "platform/wait.h"
@@ -331,6 +332,123 @@ int connect_probe(const Fd &probe, uint16_t port)
     int result = answer_at(port);
     socket.pending = result == EINPROGRESS;
     return result;
+}
+
+int send_probe(const Fd &probe, const char *, size_t)
+{
+    enter("send_probe");
+    Descriptor &socket = use(probe.get(), Descriptor::Probe, "send_probe");
+    const Being *being = listener_at(socket.port);
+    socket.said = being != nullptr ? being->program->says : "HTTP/1.1 200 OK\r\n\r\n";
+    return 0;
+}
+
+int receive_probe(const Fd &probe, char *buffer, size_t size, size_t &count)
+{
+    enter("receive_probe");
+    Descriptor &socket = use(probe.get(), Descriptor::Probe, "receive_probe");
+    count = 0;
+    if (socket.said == nullptr)
+        return has_closed(socket) ? 0 : EAGAIN;
+    count = std::min(size, strlen(socket.said));
+    memcpy(buffer, socket.said, count);
+    socket.said += count;
+    if (*socket.said == '\0')
+        socket.said = nullptr;
+    return 0;
+}
+
+// The number of a being's socket is its own; those of strangers come far behind.
+namespace {
+
+constexpr uint64_t kStrangers = 1u << 30;
+
+bool descends(const Being &being, pid_t from)
+{
+    const Being *each = &being;
+    while (each->pid != from && each->parent != kInit && each->parent != kHost)
+        each = &find(each->parent);
+    return each->pid == from;
+}
+
+} // namespace
+
+Listeners::Listeners(uint16_t port) : port_(port)
+{
+    enter("Listeners");
+}
+
+// Each being in turn, and then the stranger.
+bool Listeners::next(Listener &listener)
+{
+    enter("Listeners::next");
+    complete_ = !has(SIM_NO_DIAG);
+    listener = {};
+    listener.reached = true;
+    listener.port = port_;
+    for (; complete_ && at_ < world.beings.size(); ++at_) {
+        const Being &being = world.beings[at_];
+        if (being.listening && being.port == port_) {
+            listener.socket = static_cast<uint64_t>(being.pid);
+            ++at_;
+            return true;
+        }
+    }
+    auto stranger = world.occupied.find(port_);
+    if (!complete_ || stranger == world.occupied.end() || at_ > world.beings.size())
+        return false;
+    listener.socket = kStrangers + port_;
+    listener.uid = stranger->second;
+    ++at_;
+    return true;
+}
+
+Owner find_owner(const Listener &listener, const Kin &kin, Process &outside)
+{
+    enter("find_owner");
+    if (has(SIM_NO_PROC))
+        return Owner::Unknown;
+    if (listener.socket >= kStrangers)
+        return Owner::Other;
+    const Being &being = find(static_cast<pid_t>(listener.socket));
+    bool member = being.pid == kin.proxy || (being.group == kin.group && being.pid != kin.guard);
+    if (!member && !descends(being, kin.proxy))
+        return Owner::Other;
+    if (being.program->hidden)
+        return Owner::Unknown;
+    if (!member) {
+        outside.pid = being.pid;
+        outside.end = make_end(being.pid);
+    }
+    return Owner::Kin;
+}
+
+bool find_holder(uint64_t socket, Holder &holder)
+{
+    enter("find_holder");
+    if (socket >= kStrangers || has(SIM_NO_PROC))
+        return false;
+    holder.pid = static_cast<pid_t>(socket);
+    snprintf(holder.name, sizeof holder.name, "%s", find(holder.pid).program->name);
+    return true;
+}
+
+size_t find_sockets(const Kin &, uint64_t *, size_t)
+{
+    return 0;
+}
+
+bool is_stopped(const Kin &kin)
+{
+    enter("is_stopped");
+    return std::any_of(world.beings.begin(), world.beings.end(), [&](const Being &being) {
+        return being.stopped && being.state == Being::Alive && being.group == kin.group;
+    });
+}
+
+bool is_trusted(uid_t uid)
+{
+    return uid == 0;
 }
 
 HeldSignals::HeldSignals(bool hold) : held_(hold), host_mask_() {}

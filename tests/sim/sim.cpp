@@ -143,9 +143,9 @@ size_t sim_living()
                       [](const Being &being) { return being.state == Being::Alive; }));
 }
 
-void sim_occupy(uint16_t port)
+void sim_occupy(uint16_t port, unsigned uid)
 {
-    world.occupied.insert(port);
+    world.occupied[port] = uid;
 }
 
 int sim_can_bind(uint16_t port)

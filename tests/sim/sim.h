@@ -40,6 +40,10 @@ struct sim_program {
     int64_t listens_after; /* on the port that its environment names */
     int plain;             /* it binds without SO_REUSEADDR */
     int64_t answers_after; /* from its listen() on; until then connections are pending */
+    int64_t closes_after;  /* its listener, for good */
+    const char *says;      /* when it was asked for HTTP; NULL: nothing */
+    int hangs_up;          /* instead */
+    int hidden;            /* what it holds can't be seen */
     int64_t exits_after;   /* with exit_code, or by exit_signal */
     int exit_code, exit_signal;
     int64_t leaves_after;            /* its group, for one of its own */
@@ -58,7 +62,8 @@ enum {
     SIM_NO_PROC = 1 << 2,         /* its processes can't be listed */
     SIM_HOST_REAPS = 1 << 3,      /* the host ignores SIGCHLD */
     SIM_SLOW_INIT = 1 << 4,       /* orphans stay zombies for 10 ms */
-    SIM_LOW_HOST = 1 << 5         /* the host runs at nice 19 */
+    SIM_LOW_HOST = 1 << 5,        /* the host runs at nice 19 */
+    SIM_NO_DIAG = 1 << 6          /* its listeners can't be listed */
 };
 
 /* A new world. The seed decides how long it takes from a signal to a process's end (0:
@@ -88,8 +93,8 @@ void sim_kill(pid_t pid, int signo);    /* somebody else does */
 size_t sim_living(void);
 
 /* The port. */
-void sim_occupy(uint16_t port);  /* somebody else listens */
-int sim_can_bind(uint16_t port); /* whether somebody else could now */
+void sim_occupy(uint16_t port, unsigned uid); /* somebody else listens; uid 0 is the host's, too */
+int sim_can_bind(uint16_t port);              /* whether somebody else could now */
 
 /* Counts since sim_begin(). */
 struct sim_counts {

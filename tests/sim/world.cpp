@@ -200,11 +200,17 @@ void do_listen(Being &being)
     being.listening = true;
     being.answering = being.program->answers_after == 0;
     being.when[kAnswers] = after(being.program->answers_after);
+    being.when[kCloses] = after(being.program->closes_after);
 }
 
 void do_answer(Being &being)
 {
     being.answering = true;
+}
+
+void do_close(Being &being)
+{
+    being.listening = false;
 }
 
 void do_exit(Being &being)
@@ -236,8 +242,8 @@ void do_kill(Being &guard)
     deliver_to_group(guard.group, SIGKILL);
 }
 
-constexpr void (*kDeeds[])(Being &) = {do_die,  do_leave, do_listen, do_answer,   do_exit,
-                                       do_stop, do_wake,  do_kill,   do_be_buried};
+constexpr void (*kDeeds[])(Being &) = {do_die,  do_leave, do_listen, do_answer, do_close,
+                                       do_exit, do_stop,  do_wake,   do_kill,   do_be_buried};
 static_assert(std::size(kDeeds) == kDeedCount);
 
 } // namespace
@@ -364,7 +370,9 @@ bool is_ready(const sys::Watch &watch)
     case Descriptor::End:
         return find(descriptor.pid).state != Being::Alive;
     case Descriptor::Probe:
-        return watch.writable && (!descriptor.pending || answer_at(descriptor.port) != EINPROGRESS);
+        if (!watch.writable)
+            return descriptor.said != nullptr || has_closed(descriptor);
+        return !descriptor.pending || answer_at(descriptor.port) != EINPROGRESS;
     case Descriptor::Timer:
         return descriptor.due.passed(world.now);
     case Descriptor::Events:
@@ -382,13 +390,26 @@ bool is_listened_on(uint16_t port)
     return answer_at(port) != ECONNREFUSED;
 }
 
-int answer_at(uint16_t port)
+const Being *listener_at(uint16_t port)
 {
-    int answer = world.occupied.count(port) != 0 ? 0 : ECONNREFUSED;
+    const Being *found = nullptr;
     for (const Being &being : world.beings)
         if (being.listening && being.port == port)
-            answer = being.answering ? 0 : EINPROGRESS;
-    return answer;
+            found = &being;
+    return found;
+}
+
+int answer_at(uint16_t port)
+{
+    if (const Being *being = listener_at(port))
+        return being->answering ? 0 : EINPROGRESS;
+    return world.occupied.count(port) != 0 ? 0 : ECONNREFUSED;
+}
+
+bool has_closed(const Descriptor &probe)
+{
+    const Being *being = listener_at(probe.port);
+    return being != nullptr ? being->program->hangs_up != 0 : world.occupied.count(probe.port) == 0;
 }
 
 bool is_reserved_from(uint16_t port, bool reuse)

@@ -8,7 +8,7 @@
 #include "sim.h"
 #include <array>
 #include <deque>
-#include <set>
+#include <map>
 #include <vector>
 
 namespace sim {
@@ -23,6 +23,7 @@ enum Deed : size_t {
     kLeaves,
     kListens,
     kAnswers,
+    kCloses,
     kExits,
     kStops,
     kWakes,
@@ -65,6 +66,7 @@ struct Descriptor {
     bool open_to_others = true;                 // Reservation: SO_REUSEADDR
     bool from_other = false;                    // Probe
     bool pending = false;                       // Probe
+    const char *said = nullptr;                 // Probe: by the other end, and not read yet
     int timer = -1;                             // Events
     kpi::Deadline due = kpi::Deadline::never(); // Timer
     std::vector<kpi::sys::Watch> watches = {};  // Events
@@ -84,7 +86,7 @@ struct World {
     std::vector<const sim_program *> programs;
     std::deque<Being> beings; // a reference stays good when another is born
     std::deque<Descriptor> table{3, Descriptor{.kind = Descriptor::Other}};
-    std::set<uint16_t> occupied;
+    std::map<uint16_t, unsigned> occupied; // the uid by whom
 };
 
 extern World world;
@@ -126,6 +128,8 @@ bool is_ready(const kpi::sys::Watch &watch);
 
 bool is_listened_on(uint16_t port);
 int answer_at(uint16_t port);                     // what a connect() comes to
+const Being *listener_at(uint16_t port);          // nullptr: none that is known by name
+bool has_closed(const Descriptor &probe);         // the other end
 bool is_reserved_from(uint16_t port, bool reuse); // `reuse`: who binds sets SO_REUSEADDR
 
 } // namespace sim

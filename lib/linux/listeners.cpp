@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+// The list of listeners, by sock_diag(7): IPv4 first, then IPv6.
+#include "descriptors.h"
+#include "platform/listener.h"
+#include <arpa/inet.h>
+#include <errno.h>
+#include <linux/inet_diag.h>
+#include <linux/netlink.h>
+#include <linux/sock_diag.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <sys/socket.h>
+
+namespace kpi::sys {
+
+namespace {
+
+constexpr uint32_t kListenState = 10;   // TCP_LISTEN, which two headers define, each its own way
+constexpr uint32_t kLoopbackDevice = 1; // in every network namespace
+
+struct Request {
+    nlmsghdr header;
+    inet_diag_req_v2 body;
+};
+
+Request request_for(uint8_t family, uint16_t port)
+{
+    Request request = {};
+    request.header.nlmsg_len = sizeof request;
+    request.header.nlmsg_type = SOCK_DIAG_BY_FAMILY;
+    request.header.nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
+    request.body.sdiag_family = family;
+    request.body.sdiag_protocol = IPPROTO_TCP;
+    request.body.idiag_states = 1u << kListenState;
+    request.body.id.idiag_sport = htons(port);
+    return request;
+}
+
+// The option is told in an attribute.
+bool is_v6_only(const char *attributes, size_t length)
+{
+    nlattr head;
+    for (size_t at = 0; at + sizeof head < length; at += (head.nla_len + 3u) & ~3u) {
+        memcpy(&head, attributes + at, sizeof head);
+        if (head.nla_len <= sizeof head || head.nla_len > length - at)
+            break;
+        if (head.nla_type == INET_DIAG_SKV6ONLY)
+            return attributes[at + sizeof head] != 0;
+    }
+    return false;
+}
+
+constexpr uint8_t kMapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+constexpr uint8_t kLoopback[4] = {127, 0, 0, 1};
+constexpr uint8_t kAny[16] = {};
+
+void copy_address(const inet_diag_msg &message, uint8_t *address)
+{
+    if (message.idiag_family == AF_INET6) {
+        memcpy(address, message.id.idiag_src, 16);
+    } else {
+        memcpy(address, kMapped, sizeof kMapped);
+        memcpy(address + 12, message.id.idiag_src, 4);
+    }
+}
+
+bool is_reached(const inet_diag_msg &message, const uint8_t *address, bool v6_only)
+{
+    if (message.id.idiag_if != 0 && message.id.idiag_if != kLoopbackDevice)
+        return false;
+    if (memcmp(address, kMapped, sizeof kMapped) == 0)
+        return memcmp(address + 12, kLoopback, 4) == 0 || memcmp(address + 12, kAny, 4) == 0;
+    return memcmp(address, kAny, sizeof kAny) == 0 && !v6_only;
+}
+
+} // namespace
+
+Listeners::Listeners(uint16_t port)
+    : socket_(lifted(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG))), port_(port)
+{
+    if (socket_ && !ask(AF_INET))
+        socket_.reset();
+}
+
+bool Listeners::ask(uint8_t family)
+{
+    family_ = family;
+    Request request = request_for(family, port_);
+    return send(socket_.get(), &request, sizeof request, 0) == sizeof request;
+}
+
+// The kernel has the next piece ready before the last was read: there is nothing to wait for.
+bool Listeners::receive()
+{
+    ssize_t length;
+    do
+        length = recv(socket_.get(), buffer_, sizeof buffer_, MSG_DONTWAIT);
+    while (length < 0 && errno == EINTR);
+    at_ = 0;
+    length_ = length > 0 ? static_cast<size_t>(length) : 0;
+    return length_ != 0;
+}
+
+// The message at `at_`; false: it is no listener, and the caller looks on.
+bool Listeners::take(Listener &listener)
+{
+    nlmsghdr header;
+    inet_diag_msg message;
+    memcpy(&header, buffer_ + at_, sizeof header);
+    const char *body = buffer_ + at_ + NLMSG_HDRLEN;
+    size_t size = header.nlmsg_len - NLMSG_HDRLEN;
+    at_ += NLMSG_ALIGN(header.nlmsg_len);
+    if (at_ > length_)
+        at_ = length_;
+    if (header.nlmsg_type != SOCK_DIAG_BY_FAMILY || size < sizeof message)
+        return false;
+    memcpy(&message, body, sizeof message);
+    if (message.idiag_inode == 0) // it is being closed
+        return false;
+    listener.socket = message.idiag_inode;
+    listener.uid = message.idiag_uid;
+    listener.port = ntohs(message.id.idiag_sport);
+    copy_address(message, listener.address);
+    bool v6_only = is_v6_only(body + NLMSG_ALIGN(sizeof message), size - sizeof message);
+    listener.reached = is_reached(message, listener.address, v6_only);
+    return true;
+}
+
+bool Listeners::next(Listener &listener)
+{
+    while (socket_) {
+        nlmsghdr header;
+        if (length_ - at_ < sizeof header && !receive())
+            break;
+        memcpy(&header, buffer_ + at_, sizeof header);
+        if (header.nlmsg_len < sizeof header || header.nlmsg_len > length_ - at_ ||
+            header.nlmsg_type == NLMSG_ERROR)
+            break;
+        if (header.nlmsg_type != NLMSG_DONE) {
+            if (take(listener))
+                return true;
+            continue;
+        }
+        at_ = length_;
+        complete_ = family_ == AF_INET6;
+        if (complete_ || !ask(AF_INET6))
+            break;
+    }
+    socket_.reset();
+    return false;
+}
+
+} // namespace kpi::sys

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "proc.h"
+#include "descriptors.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+namespace kpi {
+
+namespace {
+
+pid_t number_of(const char *text)
+{
+    char *end;
+    long number = strtol(text, &end, 10);
+    return *end == '\0' && number > 0 ? static_cast<pid_t>(number) : 0;
+}
+
+} // namespace
+
+Directory::Directory(const char *path)
+{
+    Fd fd = lifted(open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (fd && (stream_ = fdopendir(fd.get())) != nullptr)
+        fd.release();
+}
+
+Directory::~Directory()
+{
+    if (stream_ != nullptr)
+        closedir(stream_);
+}
+
+const dirent *Directory::next()
+{
+    errno = 0;
+    const dirent *entry = readdir(stream_);
+    failed_ = entry == nullptr && errno != 0;
+    return entry;
+}
+
+pid_t Directory::next_number()
+{
+    const dirent *entry;
+    while ((entry = next()) != nullptr)
+        if (pid_t number = number_of(entry->d_name))
+            return number;
+    return 0;
+}
+
+bool proc_is_ours()
+{
+    char target[16] = "";
+    return readlink("/proc/self", target, sizeof target - 1) > 0 && number_of(target) == getpid();
+}
+
+// The name, in parentheses, may hold anything but a newline; what follows it is plain.
+int read_stat(pid_t pid, Stat &stat)
+{
+    char path[32], text[512];
+    snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    Fd file = lifted(open(path, O_RDONLY | O_CLOEXEC));
+    ssize_t length = file ? read(file.get(), text, sizeof text - 1) : -1;
+    if (length < 0)
+        return errno;
+    text[length] = '\0';
+    const char *name_end = strrchr(text, ')');
+    if (name_end == nullptr || sscanf(name_end + 1, " %c %d", &stat.state, &stat.parent) != 2)
+        return EINVAL;
+    return 0;
+}
+
+} // namespace kpi

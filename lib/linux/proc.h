@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+// Reading /proc. What it says of another process is true at that moment only.
+#pragma once
+
+#include <dirent.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+namespace kpi {
+
+class Directory {
+  public:
+    explicit Directory(const char *path);
+    Directory(const Directory &) = delete;
+    Directory &operator=(const Directory &) = delete;
+    ~Directory();
+
+    explicit operator bool() const { return stream_ != nullptr; }
+    int fd() const { return dirfd(stream_); }
+
+    // NULL: that was all, or it can't be read on.
+    const dirent *next();
+    // The next name that is a number above 0, as all processes' and threads' are; 0: as NULL.
+    pid_t next_number();
+    bool has_failed() const { return failed_; }
+
+  private:
+    DIR *stream_ = nullptr;
+    bool failed_ = false;
+};
+
+// The /proc of another pid namespace has other processes under our numbers.
+bool proc_is_ours();
+
+struct Stat {
+    char state;
+    pid_t parent;
+};
+
+// 0 or an error number. ENOENT and ESRCH: there is no such process, or it is hidden; others are
+// reasons of the host's, such as no descriptor being left.
+int read_stat(pid_t pid, Stat &stat);
+
+} // namespace kpi

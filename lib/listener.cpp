@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "listener.h"
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <string.h>
+
+namespace kpi {
+
+namespace {
+
+// `judge` tells the owner of one listener.
+template <typename Judge>
+Verdict judge_each(uint16_t port, Judge judge)
+{
+    Verdict verdict;
+    sys::Listeners listeners(port);
+    while (listeners.next(verdict.listener)) {
+        if (!verdict.listener.reached)
+            continue;
+        switch (judge(verdict.listener, verdict.outside)) {
+        case sys::Owner::Other:
+            verdict.whose = Verdict::Other;
+            return verdict;
+        case sys::Owner::Unknown:
+            verdict.whose = Verdict::Unknown;
+            break;
+        case sys::Owner::Kin:
+            if (verdict.whose == Verdict::Nobody)
+                verdict.whose = Verdict::Proxy;
+        }
+    }
+    if (!listeners.is_complete())
+        verdict.whose = Verdict::Unknown;
+    return verdict;
+}
+
+} // namespace
+
+Verdict verify(uint16_t port, const sys::Kin &kin)
+{
+    return judge_each(port, [&](const sys::Listener &listener, sys::Process &outside) {
+        return sys::find_owner(listener, kin, outside);
+    });
+}
+
+Verdict verify_attached(uint16_t port)
+{
+    return judge_each(port, [](const sys::Listener &listener, sys::Process &) {
+        return sys::is_trusted(listener.uid) ? sys::Owner::Kin : sys::Owner::Other;
+    });
+}
+
+Stranger identify(const sys::Listener &listener)
+{
+    Stranger stranger;
+    sys::Holder holder;
+    stranger.uid = listener.uid;
+    stranger.known = Stranger::User;
+    if (sys::find_holder(listener.socket, holder)) {
+        stranger.known = Stranger::Program;
+        stranger.pid = holder.pid;
+        snprintf(stranger.name, sizeof stranger.name, "%s", holder.name);
+    }
+    return stranger;
+}
+
+Stranger find_stranger(uint16_t port)
+{
+    sys::Listeners listeners(port);
+    sys::Listener listener;
+    while (listeners.next(listener))
+        if (listener.reached)
+            return identify(listener);
+    return Stranger();
+}
+
+namespace {
+
+bool contains(const uint64_t *sockets, size_t count, uint64_t socket)
+{
+    for (size_t i = 0; i < count; ++i)
+        if (sockets[i] == socket)
+            return true;
+    return false;
+}
+
+void write_address(const sys::Listener &listener, char *text, size_t size)
+{
+    constexpr uint8_t kMapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+    bool v4 = memcmp(listener.address, kMapped, sizeof kMapped) == 0;
+    char address[INET6_ADDRSTRLEN] = "";
+    inet_ntop(v4 ? AF_INET : AF_INET6, listener.address + (v4 ? sizeof kMapped : 0), address,
+              sizeof address);
+    snprintf(text, size, v4 ? "%s:%u" : "[%s]:%u", address, listener.port);
+}
+
+} // namespace
+
+void find_elsewhere(uint16_t port, const sys::Kin &kin, char *text, size_t size)
+{
+    constexpr size_t kMost = 256;
+    uint64_t sockets[kMost];
+    size_t count = sys::find_sockets(kin, sockets, kMost);
+    text[0] = '\0';
+    if (count == 0)
+        return;
+    sys::Listeners listeners(0);
+    sys::Listener listener;
+    while (listeners.next(listener))
+        if (contains(sockets, count, listener.socket) && (text[0] == '\0' || listener.port == port))
+            write_address(listener, text, size);
+}
+
+} // namespace kpi

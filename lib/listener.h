@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+// Who listens on the proxy's port.
+#pragma once
+
+#include "error.h"
+#include "platform/listener.h"
+
+namespace kpi {
+
+// Proxy: each listener that a connection to 127.0.0.1 may reach is the proxy's own. Unknown: the
+// system does not tell, and nothing speaks against it. Other: `listener` is somebody else's.
+// Nobody: there is none (any more).
+struct Verdict {
+    enum { Proxy, Unknown, Other, Nobody } whose = Nobody;
+    sys::Listener listener = {};
+    sys::Process outside; // the owner, where that has left the proxy's group
+};
+
+Verdict verify(uint16_t port, const sys::Kin &kin);
+
+// Of a proxy that runs already all that can be asked is whether the user is a trusted one.
+Verdict verify_attached(uint16_t port);
+
+// For messages: who holds a listener, and who is reached at 127.0.0.1:port.
+Stranger identify(const sys::Listener &listener);
+Stranger find_stranger(uint16_t port);
+
+// For messages: where the proxy listens instead, "[::1]:8080"; on the same port if it does, else
+// "".
+void find_elsewhere(uint16_t port, const sys::Kin &kin, char *text, size_t size);
+
+} // namespace kpi

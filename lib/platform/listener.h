@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+// The sockets that listen on this machine's TCP ports, and the processes that hold them.
+#pragma once
+
+#include "platform/fd.h"
+#include "platform/process.h"
+#include <stdint.h>
+#include <sys/types.h>
+
+namespace kpi::sys {
+
+struct Listener {
+    uint64_t socket;     // the system's number for it
+    uid_t uid;           // of whoever made it
+    uint8_t address[16]; // IPv6; an IPv4 one is mapped into it
+    uint16_t port;
+    bool reached; // by a connection to 127.0.0.1:port
+};
+
+// A list of them, read piece by piece.
+class Listeners {
+  public:
+    // Port 0: those on all ports.
+    explicit Listeners(uint16_t port);
+
+    bool next(Listener &listener);
+
+    // After the last one: false where the system did not tell all, or nothing.
+    bool is_complete() const { return complete_; }
+
+  private:
+    bool ask(uint8_t family);
+    bool receive();
+    bool take(Listener &listener);
+
+    Fd socket_;
+    const uint16_t port_;
+    bool complete_ = false;
+    uint8_t family_ = 0;
+    size_t length_ = 0; // of what was received
+    size_t at_ = 0;     // how much of it was taken
+    alignas(8) char buffer_[8192];
+};
+
+// Who may hold the proxy's listener: the proxy, the members of its group but for the guard, and
+// the proxy's descendants.
+struct Kin {
+    pid_t proxy;
+    pid_t group;
+    pid_t guard; // 0: none
+};
+
+// Whose a listener is. Unknown: none of the kin can be seen to hold it, and one of them can't be
+// seen. `outside` becomes the holder where that has left the group, if it has no process yet; it
+// comes with its `end`, by which it can't be mistaken, or without one where there is none to have.
+enum class Owner { Kin, Other, Unknown };
+Owner find_owner(const Listener &listener, const Kin &kin, Process &outside);
+
+// For messages: any process that holds the socket. False: there is none to be seen.
+struct Holder {
+    pid_t pid;
+    char name[32]; // of its program, as far as the system keeps it
+};
+bool find_holder(uint64_t socket, Holder &holder);
+
+// For messages: the sockets of proxy and members, of whatever kind, up to `size` of them.
+size_t find_sockets(const Kin &kin, uint64_t *sockets, size_t size);
+
+// For messages: whether proxy or a member is stopped, as by SIGTTIN.
+bool is_stopped(const Kin &kin);
+
+// Root, or the user whom the host runs as.
+bool is_trusted(uid_t uid);
+
+} // namespace kpi::sys
