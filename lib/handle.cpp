@@ -21,6 +21,10 @@ constexpr int64_t kExitPause = 50 * kMillisecond;
 // Below a millisecond a loop that only looks by the clock would burn the processor.
 constexpr int64_t kStopPause = kMillisecond;
 
+// How long a listener may be nobody's that can be seen. On a busy machine a process that ends may
+// take milliseconds from letting go of its descriptors to closing them.
+constexpr int64_t kDoubtTime = 200 * kMillisecond;
+
 const char *describe(Probe::Heard heard)
 {
     switch (heard) {
@@ -76,6 +80,7 @@ kp_result kp_handle::start(kp_error *error)
         return result;
     }
     probe_.reset();
+    doubted_ = 0;
     state_ = KP_STATE_STARTING;
     reached_ready_ = false;
     limit_ = Deadline::after(started_, spec_->startup_timeout_ms * kMillisecond);
@@ -154,7 +159,7 @@ kp_result kp_handle::become_connected(kp_error *error)
     return result == KP_OK ? KP_AGAIN : result;
 }
 
-// KP_AGAIN: nobody listens any more.
+// KP_AGAIN: nobody listens any more, or it can't be said yet.
 kp_result kp_handle::verify(kp_error *error)
 {
     if (has(*spec_, KP_SPEC_ANY_LISTENER))
@@ -162,9 +167,20 @@ kp_result kp_handle::verify(kp_error *error)
     Verdict verdict =
         is_attached() ? verify_attached(port_.number()) : kpi::verify(port_.number(), group_.kin());
     group_.keep(static_cast<sys::Process &&>(verdict.outside));
-    if (verdict.whose == Verdict::Other)
-        return fail(fail_foreign(error, place(), identify(verdict.listener)), error);
-    return verdict.whose == Verdict::Nobody ? KP_AGAIN : KP_OK;
+    bool doubtful = verdict.whose == Verdict::Doubtful;
+    if (verdict.whose == Verdict::Other || (doubtful && !may_doubt()))
+        return fail(fail_foreign(error, place(), verdict.stranger), error);
+    if (!doubtful)
+        doubted_ = 0;
+    return doubtful || verdict.whose == Verdict::Nobody ? KP_AGAIN : KP_OK;
+}
+
+bool kp_handle::may_doubt()
+{
+    int64_t now = sys::now();
+    if (doubted_ == 0)
+        doubted_ = now;
+    return now - doubted_ < kDoubtTime && !limit_.passed(now);
 }
 
 // The proxy is looked at once more after its listener was.

@@ -46,6 +46,7 @@ struct kp_handle {
     kp_result step_stopping(kp_error *error);
     kp_result probe(kp_error *error);
     kp_result verify(kp_error *error);
+    bool may_doubt();
     kp_result become_connected(kp_error *error);
     kp_result become_ready(kp_error *error);
     kp_result fail(kp_result result, kp_error *error);
@@ -72,6 +73,7 @@ struct kp_handle {
         INT64_MAX}; // STARTING: the time-out; STOPPING: the SIGKILL, then giving up
     kpi::Deadline due_without_fd_{INT64_MAX};
     kpi::Deadline due_{INT64_MAX}; // when the next step is due by time
+    int64_t doubted_ = 0;          // since when the listener is; 0: it is not
     kpi::Log log_;
     kpi::Port port_;
     kpi::sys::Poller poller_;

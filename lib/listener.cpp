@@ -8,48 +8,6 @@ namespace kpi {
 
 namespace {
 
-// `judge` tells the owner of one listener.
-template <typename Judge>
-Verdict judge_each(uint16_t port, Judge judge)
-{
-    Verdict verdict;
-    sys::Listeners listeners(port);
-    while (listeners.next(verdict.listener)) {
-        if (!verdict.listener.reached)
-            continue;
-        switch (judge(verdict.listener, verdict.outside)) {
-        case sys::Owner::Other:
-            verdict.whose = Verdict::Other;
-            return verdict;
-        case sys::Owner::Unknown:
-            verdict.whose = Verdict::Unknown;
-            break;
-        case sys::Owner::Kin:
-            if (verdict.whose == Verdict::Nobody)
-                verdict.whose = Verdict::Proxy;
-        }
-    }
-    if (!listeners.is_complete())
-        verdict.whose = Verdict::Unknown;
-    return verdict;
-}
-
-} // namespace
-
-Verdict verify(uint16_t port, const sys::Kin &kin)
-{
-    return judge_each(port, [&](const sys::Listener &listener, sys::Process &outside) {
-        return sys::find_owner(listener, kin, outside);
-    });
-}
-
-Verdict verify_attached(uint16_t port)
-{
-    return judge_each(port, [](const sys::Listener &listener, sys::Process &) {
-        return sys::is_trusted(listener.uid) ? sys::Owner::Kin : sys::Owner::Other;
-    });
-}
-
 Stranger identify(const sys::Listener &listener)
 {
     Stranger stranger;
@@ -62,6 +20,56 @@ Stranger identify(const sys::Listener &listener)
         snprintf(stranger.name, sizeof stranger.name, "%s", holder.name);
     }
     return stranger;
+}
+
+// `judge` tells the owner of one listener.
+template <typename Judge>
+Verdict judge_each(uint16_t port, Judge judge)
+{
+    Verdict verdict;
+    sys::Listeners listeners(port);
+    sys::Listener listener;
+    while (listeners.next(listener)) {
+        if (!listener.reached)
+            continue;
+        sys::Owner owner = judge(listener, verdict.outside);
+        if (owner == sys::Owner::Other) {
+            verdict.whose = Verdict::Other;
+            verdict.stranger = identify(listener);
+            return verdict;
+        }
+        if (verdict.whose != Verdict::Unknown)
+            verdict.whose = owner == sys::Owner::Kin ? Verdict::Proxy : Verdict::Unknown;
+    }
+    if (!listeners.is_complete())
+        verdict.whose = Verdict::Unknown;
+    return verdict;
+}
+
+// Not if nobody is seen to hold it, or one of the kin after all: that took it over meanwhile.
+bool is_certain(const Stranger &stranger, const sys::Kin &kin)
+{
+    return stranger.known == Stranger::Program && stranger.pid != kin.proxy &&
+           sys::group_of(stranger.pid) != kin.group;
+}
+
+} // namespace
+
+Verdict verify(uint16_t port, const sys::Kin &kin)
+{
+    Verdict verdict = judge_each(port, [&](const sys::Listener &listener, sys::Process &outside) {
+        return sys::find_owner(listener, kin, outside);
+    });
+    if (verdict.whose == Verdict::Other && !is_certain(verdict.stranger, kin))
+        verdict.whose = Verdict::Doubtful;
+    return verdict;
+}
+
+Verdict verify_attached(uint16_t port)
+{
+    return judge_each(port, [](const sys::Listener &listener, sys::Process &) {
+        return sys::is_trusted(listener.uid) ? sys::Owner::Kin : sys::Owner::Other;
+    });
 }
 
 Stranger find_stranger(uint16_t port)
@@ -107,7 +115,9 @@ void find_elsewhere(uint16_t port, const sys::Kin &kin, char *text, size_t size)
     sys::Listeners listeners(0);
     sys::Listener listener;
     while (listeners.next(listener))
-        if (contains(sockets, count, listener.socket) && (text[0] == '\0' || listener.port == port))
+        if (contains(sockets, count, listener.socket) &&
+            !(listener.reached && listener.port == port) &&
+            (text[0] == '\0' || listener.port == port))
             write_address(listener, text, size);
 }
 

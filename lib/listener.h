@@ -7,12 +7,13 @@
 
 namespace kpi {
 
-// Proxy: each listener that a connection to 127.0.0.1 may reach is the proxy's own. Unknown: the
-// system does not tell, and nothing speaks against it. Other: `listener` is somebody else's.
-// Nobody: there is none (any more).
+// Nobody: no listener is there (any more). Proxy: each one that a connection to 127.0.0.1 may reach
+// is the proxy's own. Unknown: the system does not tell, and nothing speaks against it. Other: one
+// is somebody else's. Doubtful: one is nobody's that can be seen. It may be of another user's
+// process, or of one that is just ending: that holds nothing any more before its sockets close.
 struct Verdict {
-    enum { Proxy, Unknown, Other, Nobody } whose = Nobody;
-    sys::Listener listener = {};
+    enum { Nobody, Proxy, Unknown, Doubtful, Other } whose = Nobody;
+    Stranger stranger;    // Doubtful and Other
     sys::Process outside; // the owner, where that has left the proxy's group
 };
 
@@ -21,8 +22,7 @@ Verdict verify(uint16_t port, const sys::Kin &kin);
 // Of a proxy that runs already all that can be asked is whether the user is a trusted one.
 Verdict verify_attached(uint16_t port);
 
-// For messages: who holds a listener, and who is reached at 127.0.0.1:port.
-Stranger identify(const sys::Listener &listener);
+// For messages: who is reached at 127.0.0.1:port.
 Stranger find_stranger(uint16_t port);
 
 // For messages: where the proxy listens instead, "[::1]:8080"; on the same port if it does, else

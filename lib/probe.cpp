@@ -41,7 +41,8 @@ Probe::Answer Probe::judge(int result)
 void Probe::ask()
 {
     status_line_ = StatusLine();
-    heard_ = Heard::Silence;
+    if (heard_ == Heard::Nothing)
+        heard_ = Heard::Silence;
     enter(Phase::Asking);
     // Where it can't be sent, reading fails too.
     sys::send_probe(socket_, kHttpQuestion, sizeof kHttpQuestion - 1);

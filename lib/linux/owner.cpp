@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The search in /proc for the processes that hold a socket.
-#include "deadline.h"
 #include "descriptors.h"
 #include "pidfd.h"
-#include "platform/clock.h"
 #include "platform/listener.h"
 #include "proc.h"
 #include <errno.h>
@@ -21,6 +19,23 @@ namespace kpi::sys {
 
 namespace {
 
+// What one search may look at, as a multiple of reading one link (1.5 microseconds): the number of
+// processes and descriptors is not the library's, and a step does not block.
+class Budget {
+  public:
+    static constexpr int kLink = 1, kFile = 5;
+
+    bool spend(int cost)
+    {
+        left_ -= cost;
+        return left_ >= 0;
+    }
+    bool is_spent() const { return left_ <= 0; }
+
+  private:
+    int left_ = 50000;
+};
+
 // ---- what one process holds
 
 // 0: it is none.
@@ -34,90 +49,87 @@ uint64_t socket_of(const char *target)
 // The sockets in one folder of descriptors.
 class Sockets {
   public:
-    explicit Sockets(const char *path) : folder_(path), error_(folder_ ? 0 : errno) {}
+    Sockets(const char *path, Budget &budget) : folder_(path), budget_(budget)
+    {
+        readable_ = static_cast<bool>(folder_);
+    }
 
     // 0: that was all, or the rest can't be read.
     uint64_t next()
     {
-        const dirent *entry;
-        while (error_ == 0 && (entry = folder_.next()) != nullptr)
-            if (uint64_t socket = look(entry->d_name))
+        while (readable_) {
+            const dirent *entry = folder_.next();
+            if (entry == nullptr) {
+                readable_ = !folder_.has_failed();
+                break;
+            }
+            if (uint64_t socket = entry->d_name[0] == '.' ? 0 : look(entry->d_name))
                 return socket;
-        if (error_ == 0 && folder_.has_failed())
-            error_ = EIO;
+        }
         return 0;
     }
-    int error() const { return error_; }
-    bool is_empty() const { return empty_; }
+    bool is_readable() const { return readable_; }
 
   private:
     // A descriptor that was closed meanwhile is none any more.
     uint64_t look(const char *name)
     {
-        if (name[0] == '.')
-            return 0;
-        empty_ = false;
         char target[64];
         ssize_t length = readlinkat(folder_.fd(), name, target, sizeof target - 1);
-        if (length < 0) {
-            if (errno != ENOENT)
-                error_ = errno;
-            return 0;
-        }
-        target[length] = '\0';
+        if (!budget_.spend(Budget::kLink) || (length < 0 && errno != ENOENT))
+            readable_ = false;
+        target[length < 0 ? 0 : length] = '\0';
         return socket_of(target);
     }
 
     Directory folder_;
-    int error_;
-    bool empty_ = true;
+    Budget &budget_;
+    bool readable_;
 };
 
 enum class Holds { No, Yes, Unreadable };
 
-struct Content {
-    Holds holds;
-    bool empty;
-};
-
-Content look_into(const char *path, uint64_t socket)
+Holds look_into(const char *path, uint64_t socket, Budget &budget)
 {
-    Sockets sockets(path);
+    Sockets sockets(path, budget);
     while (uint64_t each = sockets.next())
         if (each == socket)
-            return {Holds::Yes, false};
-    return {sockets.error() == 0 ? Holds::No : Holds::Unreadable, sockets.is_empty()};
+            return Holds::Yes;
+    return sockets.is_readable() ? Holds::No : Holds::Unreadable;
 }
 
-// Where the main thread has ended, its folder opens with nothing in it.
-Holds look_into_threads(pid_t pid, uint64_t socket)
+// Where the main thread has ended, only the folders of the others tell.
+Holds look_into_threads(pid_t pid, uint64_t socket, Budget &budget)
 {
     char path[64];
     snprintf(path, sizeof path, "/proc/%d/task", pid);
     Directory threads(path);
-    Holds result = Holds::No;
+    Holds result = threads ? Holds::No : Holds::Unreadable;
     while (pid_t thread = threads ? threads.next_number() : 0) {
+        if (thread == pid)
+            continue;
         snprintf(path, sizeof path, "/proc/%d/task/%d/fd", pid, thread);
-        Content content = look_into(path, socket);
-        if (content.holds == Holds::Yes)
-            return Holds::Yes;
-        if (content.holds == Holds::Unreadable)
-            result = Holds::Unreadable;
+        Holds each = look_into(path, socket, budget);
+        if (each == Holds::Yes)
+            return each;
+        if (each == Holds::Unreadable)
+            result = each;
     }
     return result;
 }
 
 // Unreadable whatever the reason is: a process that lives may be hidden as if it were not there.
-Holds holds(pid_t pid, uint64_t socket)
+// What a main thread leaves when it ends is empty for root and closed to others.
+Holds holds(pid_t pid, uint64_t socket, Budget &budget)
 {
     char path[32];
     snprintf(path, sizeof path, "/proc/%d/fd", pid);
-    Content content = look_into(path, socket);
-    if (content.holds == Holds::No && content.empty)
-        return look_into_threads(pid, socket);
-    if (content.holds == Holds::Unreadable && group_of(pid) < 0)
-        return Holds::No;
-    return content.holds;
+    Holds result = look_into(path, socket, budget);
+    Stat stat;
+    if (result != Holds::Yes && budget.spend(Budget::kFile) && read_stat(pid, stat) == 0 &&
+        stat.state == 'Z')
+        return look_into_threads(pid, socket, budget);
+    return result == Holds::Unreadable && group_of(pid) < 0 ? Holds::No : result;
 }
 
 // ---- what can be known of a process that can't be read
@@ -186,14 +198,14 @@ pid_t parent_of(pid_t pid)
 }
 
 // Numbers are reused, so a line of ancestors that changes while it is read may have no end.
-Relation relation_to(pid_t ancestor, pid_t pid)
+Relation relation_to(pid_t ancestor, pid_t pid, Budget &budget)
 {
     constexpr int kMostGenerations = 100;
     pid_t host = getpid();
     for (int i = 0; i < kMostGenerations && pid > 1 && pid != host; ++i) {
         if (pid == ancestor)
             return Relation::Kin;
-        pid = parent_of(pid);
+        pid = budget.spend(Budget::kFile) ? parent_of(pid) : -1;
         if (pid < 0)
             return Relation::Unknown;
     }
@@ -259,7 +271,11 @@ class OwnerSearch {
   private:
     bool is_held_by(pid_t pid)
     {
-        Holds result = holds(pid, listener_.socket);
+        if (budget_.is_spent()) {
+            unseen_ = true;
+            return false;
+        }
+        Holds result = holds(pid, listener_.socket, budget_);
         if (result == Holds::Unreadable && may_be_of(pid, listener_.uid))
             unseen_ = true;
         return result == Holds::Yes;
@@ -278,11 +294,16 @@ class OwnerSearch {
     {
         Directory processes("/proc");
         while (pid_t pid = next(processes)) {
-            Relation relation = relation_to(kin_.proxy, pid);
+            if (group_of(pid) == kin_.group)
+                continue;
+            Relation relation = relation_to(kin_.proxy, pid, budget_);
             if (relation == Relation::Kin && is_pinned_holder(pid, outside))
                 return true;
-            if (relation == Relation::Unknown && may_be_of(pid, listener_.uid))
+            if (relation == Relation::Unknown &&
+                (budget_.is_spent() || may_be_of(pid, listener_.uid)))
                 unseen_ = true;
+            if (budget_.is_spent())
+                break;
         }
         return false;
     }
@@ -294,7 +315,7 @@ class OwnerSearch {
         Process found;
         found.pid = pid;
         found.end = open_pidfd(pid);
-        if (relation_to(kin_.proxy, pid) != Relation::Kin || !is_held_by(pid))
+        if (relation_to(kin_.proxy, pid, budget_) != Relation::Kin || !is_held_by(pid))
             return false;
         if (found.end && is_over(found))
             return false;
@@ -317,13 +338,11 @@ class OwnerSearch {
 
     const Listener &listener_;
     const Kin &kin_;
+    Budget budget_;
     bool unseen_ = false; // somebody who may be the owner can't be looked at
 };
 
 // ---- for messages
-
-// They are made while the host waits for a step that does not block.
-constexpr int64_t kMessageTime = 50 * kMillisecond;
 
 void read_name(pid_t pid, char *name, size_t size)
 {
@@ -360,14 +379,12 @@ Owner find_owner(const Listener &listener, const Kin &kin, Process &outside)
 
 bool find_holder(uint64_t socket, Holder &holder)
 {
-    Deadline limit = Deadline::after(now(), kMessageTime);
     Directory processes("/proc");
     if (!processes || !proc_is_ours())
         return false;
-    while (pid_t pid = processes.next_number()) {
-        if (limit.passed(now()))
-            break;
-        if (holds(pid, socket) != Holds::Yes)
+    Budget budget;
+    while (pid_t pid = budget.is_spent() ? 0 : processes.next_number()) {
+        if (holds(pid, socket, budget) != Holds::Yes)
             continue;
         holder.pid = pid;
         read_name(pid, holder.name, sizeof holder.name);
@@ -379,13 +396,14 @@ bool find_holder(uint64_t socket, Holder &holder)
 size_t find_sockets(const Kin &kin, uint64_t *sockets, size_t size)
 {
     size_t found = 0;
+    Budget budget;
     any_member(kin, [&](pid_t pid) {
         char path[32];
         snprintf(path, sizeof path, "/proc/%d/fd", pid);
-        Sockets all(path);
+        Sockets all(path, budget);
         while (uint64_t socket = found < size ? all.next() : 0)
             sockets[found++] = socket;
-        return found == size;
+        return found == size || budget.is_spent();
     });
     return found;
 }

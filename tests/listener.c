@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Ready is the proxy's own listener, and nobody else's; else the message says what was there. */
+#include "process.h"
+#include "support.h"
+#include <stdio.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static kp_spec soon(char *const *argv)
+{
+    kp_spec spec = spec_for(argv);
+    spec.startup_timeout_ms = 300;
+    return spec;
+}
+
+/* ---- Where it listens ----------------------------------------------------------- */
+
+static bool without_ipv6(const char *test)
+{
+    int fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd >= 0)
+        close(fd);
+    return fd < 0 && left_out(test, "without IPv6");
+}
+
+static void on_all_addresses(void **state)
+{
+    get_ready(*state, spec_for(FIXTURE("listen", "0.0.0.0")));
+}
+
+static void on_all_addresses_of_both_families(void **state)
+{
+    if (!without_ipv6(__func__))
+        get_ready(*state, spec_for(FIXTURE("listen", "::")));
+}
+
+static void on_a_mapped_address(void **state)
+{
+    if (!without_ipv6(__func__))
+        get_ready(*state, spec_for(FIXTURE("listen", "::ffff:127.0.0.1")));
+}
+
+static void in_a_worker_process(void **state)
+{
+    get_ready(*state, spec_for(SHELL("\"$0\" serve & wait")));
+}
+
+static void after_executing_itself_again(void **state)
+{
+    get_ready(*state, spec_for(SHELL("exec sh -c 'exec \"$0\" serve' \"$0\"")));
+}
+
+static void only_on_another_address(void **state)
+{
+    struct scene *scene = *state;
+    char elsewhere[64];
+    if (without_ipv6(__func__))
+        return;
+    kp_spec spec = soon(FIXTURE("listen", "::1"));
+    spec.port = free_port();
+    assert_result(KP_ERR_TIMED_OUT, spawn(scene, spec));
+    snprintf(elsewhere, sizeof elsewhere, "it listens on [::1]:%u instead", spec.port);
+    assert_contains(scene->error.message, elsewhere);
+}
+
+static void only_on_another_port(void **state)
+{
+    struct scene *scene = *state;
+    assert_result(KP_ERR_TIMED_OUT, spawn(scene, soon(SHELL("\"$0\" beside & wait"))));
+    assert_contains(scene->error.message, "it listens on 127.0.0.1:");
+}
+
+/* ---- What it does instead ---------------------------------------------------------- */
+
+static void it_is_stopped(void **state)
+{
+    struct scene *scene = *state;
+    assert_result(KP_ERR_TIMED_OUT, spawn(scene, soon(FIXTURE("stop"))));
+    assert_contains(scene->error.message, "it is stopped");
+}
+
+static void a_full_backlog(void **state)
+{
+    struct scene *scene = *state;
+    assert_result(KP_ERR_TIMED_OUT, spawn(scene, soon(FIXTURE("full", "60000"))));
+    assert_contains(scene->error.message, "backlog");
+    assert_int_equal(scene->error.sys_errno, 0);
+}
+
+/* The kernel would ask again after one second, and then after three. */
+static void a_backlog_that_was_full(void **state)
+{
+    struct scene *scene = *state;
+    kp_spec spec = spec_for(FIXTURE("full", "100"));
+    spec.startup_timeout_ms = 900;
+    if (!left_out_under_valgrind(__func__))
+        get_ready(scene, spec);
+}
+
+/* ---- Somebody else's ------------------------------------------------------------------ */
+
+/* As the impostor who was quicker; the proxy never binds. */
+static int take_its_port(struct scene *scene, uint32_t flags)
+{
+    kp_spec spec = spec_for(FIXTURE("never"));
+    spec.flags = flags;
+    assert_result(KP_OK, start(scene, spec));
+    int fd = bind_socket("127.0.0.1", kp_handle_port(scene->proxy), BIND_REUSEADDR | BIND_LISTEN);
+    assert_true(fd >= 0);
+    return fd;
+}
+
+static void another_process_listens(void **state)
+{
+    struct scene *scene = *state;
+    char who[64];
+    int fd = take_its_port(scene, 0);
+    assert_result(KP_ERR_FOREIGN_LISTENER, reach(scene, KP_STATE_READY));
+    snprintf(who, sizeof who, "process %ld (test-listener)", (long)getpid());
+    assert_contains(scene->error.message, who);
+    assert_contains(scene->error.message, "KP_SPEC_ANY_LISTENER");
+    assert_int_equal(scene->error.code, KP_ERR_FOREIGN_LISTENER);
+    get_exited(scene);
+    close(fd);
+}
+
+static void another_process_without_a_reservation(void **state)
+{
+    struct scene *scene = *state;
+    int fd = take_its_port(scene, KP_SPEC_NO_RESERVE);
+    assert_result(KP_ERR_FOREIGN_LISTENER, reach(scene, KP_STATE_READY));
+    get_exited(scene);
+    close(fd);
+}
+
+static void any_listener_is_accepted(void **state)
+{
+    struct scene *scene = *state;
+    int fd = take_its_port(scene, KP_SPEC_ANY_LISTENER);
+    assert_result(KP_OK, reach(scene, KP_STATE_READY));
+    close(fd);
+}
+
+static void any_listener_is_one_that_comes_later(void **state)
+{
+    struct scene *scene = *state;
+    kp_spec spec = spec_for(FIXTURE("never"));
+    spec.port = free_port();
+    spec.flags = KP_SPEC_ANY_LISTENER;
+    int fd = bind_socket("127.0.0.1", (uint16_t)spec.port, BIND_REUSEADDR | BIND_LISTEN);
+    assert_result(KP_ERR_PORT_IN_USE, spawn(scene, spec));
+    close(fd);
+}
+
+/* Both get connections. */
+static void another_process_beside_the_proxy(void **state)
+{
+    struct scene *scene = *state;
+    kp_spec spec = spec_for(SHELL("\"$0\" late 100"));
+    spec.port = free_port();
+    assert_result(KP_OK, start(scene, spec));
+    int fd = bind_socket("0.0.0.0", (uint16_t)spec.port, BIND_REUSEADDR | BIND_LISTEN);
+    assert_result(KP_ERR_FOREIGN_LISTENER, reach(scene, KP_STATE_READY));
+    get_exited(scene);
+    close(fd);
+}
+
+static void a_strangers_listener_on_another_address(void **state)
+{
+    struct scene *scene = *state;
+    if (without_ipv6(__func__))
+        return;
+    kp_spec spec = spec_for(FIXTURE("serve"));
+    spec.port = free_port();
+    int fd = bind_socket("::1", (uint16_t)spec.port, BIND_REUSEADDR | BIND_LISTEN);
+    assert_true(fd >= 0);
+    get_ready(scene, spec);
+    close(fd);
+}
+
+static void an_exit_because_of_another(void **state)
+{
+    struct scene *scene = *state;
+    kp_spec spec = spec_for(FIXTURE("exit", "98"));
+    spec.port = free_port();
+    assert_result(KP_OK, start(scene, spec));
+    int fd = bind_socket("127.0.0.1", (uint16_t)spec.port, BIND_REUSEADDR | BIND_LISTEN);
+    assert_true(fd >= 0);
+    assert_true(eventually_gone(kp_handle_pid(scene->proxy)));
+    assert_result(KP_ERR_EXITED, reach(scene, KP_STATE_READY));
+    assert_contains(scene->error.message, "exited with status 98");
+    assert_contains(scene->error.message, "(test-listener)");
+    assert_contains(scene->error.message, "listens there");
+    get_exited(scene);
+    close(fd);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        EACH_WAY(on_all_addresses),
+        EACH_WAY(on_all_addresses_of_both_families),
+        TEST(on_a_mapped_address),
+        EACH_WAY(in_a_worker_process),
+        TEST(after_executing_itself_again),
+        TEST(only_on_another_address),
+        EACH_WAY(only_on_another_port),
+        EACH_WAY(it_is_stopped),
+        EACH_WAY(a_full_backlog),
+        EACH_WAY(a_backlog_that_was_full),
+        EACH_WAY(another_process_listens),
+        EACH_WAY(another_process_without_a_reservation),
+        EACH_WAY(any_listener_is_accepted),
+        TEST(any_listener_is_one_that_comes_later),
+        TEST(another_process_beside_the_proxy),
+        TEST(a_strangers_listener_on_another_address),
+        TEST(an_exit_because_of_another),
+    };
+    return RUN(tests);
+}
