@@ -62,13 +62,24 @@
  * Descriptors. All of the library's are close-on-exec and above 2. A host that
  *   calls exec itself, or closes all of its descriptors, ends a proxy with a guard.
  *
+ * Ready. When a connection to the port is accepted, each listener that could have got
+ *   it is looked up, and its socket is searched for in the proxy's process, in the
+ *   others of its process group, and in its other descendants. One that is another's
+ *   is KP_ERR_FOREIGN_LISTENER. Where the system does not show what a process of the
+ *   proxy's holds (it runs as another user, /proc is hidden or not there, ...), the
+ *   reservation and the proxy's being alive decide. It is checked once: a process of
+ *   the proxy's own user that joins by SO_REUSEPORT later is not noticed.
+ *
+ * Attaching. With KP_SPEC_ATTACH argv is NULL or empty, port is set, and env, cwd,
+ *   log_fd and all flags but PROBE_HTTP and ANY_LISTENER are not. Nothing is started,
+ *   reserved or ever signalled. The port is probed until it answers or the start-up
+ *   time is over; a listener of a user who is neither root nor the host's own is
+ *   KP_ERR_FOREIGN_LISTENER. READY lasts until kp_handle_stop(), which ends in EXITED
+ *   at once, as a failed start does; a restart probes again. The pid is 0, and there
+ *   is no exit status. The children's environment is as for a proxy that was started.
+ *
  * Bad arguments. A NULL handle is fine for kp_handle_free() and kp_env_new();
  *   elsewhere it is KP_ERR_INVALID, or 0, -1 or "" from the functions that look.
- *
- * Not there yet in this version: the check that the listener is the proxy's own,
- *   and the flags KP_SPEC_PROBE_HTTP, KP_SPEC_ANY_LISTENER and KP_SPEC_ATTACH,
- *   which answer KP_ERR_INVALID. KP_ERR_FOREIGN_LISTENER and KP_ERR_NOT_HTTP are
- *   therefore never returned.
  */
 #ifndef KP_KP_H
 #define KP_KP_H
@@ -124,7 +135,8 @@ enum {
 typedef int32_t kp_state;
 enum {
     KP_STATE_STARTING = 1, /* started, and probed until it listens */
-    KP_STATE_READY = 2,    /* it listens; nothing is due until it exits */
+    KP_STATE_READY = 2,    /* it listens, and nobody else does where a connection to 127.0.0.1
+                              goes; nothing is due until it exits */
     KP_STATE_STOPPING = 3, /* asked to end; what is left after the grace period is killed */
     KP_STATE_EXITED = 4    /* no process of it is left, but for one that had to be given up; the
                               port is still reserved, unless by KP_SPEC_NO_RESERVE */
@@ -134,16 +146,19 @@ enum {
 enum {
     KP_SPEC_CLEAR_ENV = 1 << 0,    /* the proxy gets only spec.env and the port variable, not the
                                       host's environment */
-    KP_SPEC_PROBE_HTTP = 1 << 1,   /* ready only when a CONNECT gets an HTTP status line back
-                                      (not there yet) */
+    KP_SPEC_PROBE_HTTP = 1 << 1,   /* ready only when a CONNECT gets an HTTP status line back, of
+                                      whatever status. It asks for 255.255.255.255:443, which the
+                                      proxy has to resolve nothing for and can't reach */
     KP_SPEC_NO_GUARD = 1 << 2,     /* let the proxy outlive a killed host */
     KP_SPEC_NO_RESERVE = 1 << 3,   /* for a proxy that binds without SO_REUSEADDR: do not keep the
                                       port reserved. Python's socketserver.TCPServer and socat
                                       without `reuseaddr` are such programs */
     KP_SPEC_ANY_LISTENER = 1 << 4, /* accept a listener that is not the proxy's own, as with
-                                      `docker run -p` and systemd-run (not there yet) */
-    KP_SPEC_ATTACH = 1 << 5        /* the proxy runs already, on `port`: probe it, never start,
-                                      signal or restart it (not there yet) */
+                                      `docker run -p` and systemd-run, where another process opens
+                                      the port: use it with KP_SPEC_PROBE_HTTP and a fixed port. A
+                                      port that is taken before the start is KP_ERR_PORT_IN_USE all
+                                      the same */
+    KP_SPEC_ATTACH = 1 << 5        /* the proxy runs already, on `port`: see Attaching, below */
 };
 
 /* ---- 2. The spec and the error ------------------------------------------ */
@@ -163,8 +178,9 @@ enum {
  * bytes that end with NUL, in no particular encoding. */
 typedef struct kp_spec {
     size_t size;       /* sizeof(kp_spec) as the caller was compiled */
-    char *const *argv; /* program, arguments, NULL; not empty. A program without a slash is looked
-                          up in the host's PATH; one with a slash counts from cwd */
+    char *const *argv; /* program, arguments, NULL; not empty (with KP_SPEC_ATTACH: NULL or empty).
+                          A program without a slash is looked up in the host's PATH; one with a
+                          slash counts from cwd */
     char *const *env;  /* "NAME=value" for the proxy alone, over the host's environment;
                           NULL-terminated; NULL: none. The last of two with one name
                           counts. Setting the port variable is KP_ERR_INVALID */
@@ -213,7 +229,11 @@ typedef struct kp_error {
  * KP_ERR_SPAWN        no such program, not executable, no such cwd, ...
  * KP_ERR_GUARD        /bin/sh can't be started: KP_SPEC_NO_GUARD does without
  * KP_ERR_EXITED       it exited at once: error->output may say why
- * KP_ERR_TIMED_OUT    it runs but does not listen on the port
+ * KP_ERR_TIMED_OUT    it runs but does not listen on the port; the message says where it
+ *                     does instead, or that it is stopped
+ * KP_ERR_FOREIGN_LISTENER  another process listens on the port, beside the proxy or instead
+ *                     of it; the message names it
+ * KP_ERR_NOT_HTTP     KP_SPEC_PROBE_HTTP: it answered something else, or not in time
  *
  * On a system whose posix_spawn() can't report a failed exec, KP_ERR_SPAWN comes as
  * KP_ERR_EXITED with exit_code 127. Signal handlers of the host's run and do not end
@@ -221,8 +241,8 @@ typedef struct kp_error {
 KP_API kp_result kp_spawn(const kp_spec *spec, kp_handle **handle, kp_error *error);
 
 /* Starts a proxy and returns at once; *handle is STARTING, and a step is due. Never
- * KP_AGAIN. Fails like kp_spawn(), but for KP_ERR_EXITED and KP_ERR_TIMED_OUT, which a
- * later step or wait tells. */
+ * KP_AGAIN. Fails like kp_spawn(), but for what is found out later, by a step or a
+ * wait: KP_ERR_EXITED, KP_ERR_TIMED_OUT, KP_ERR_FOREIGN_LISTENER and KP_ERR_NOT_HTTP. */
 KP_API kp_result kp_start(const kp_spec *spec, kp_handle **handle, kp_error *error);
 
 /* ---- 4. Drive it from an event loop, or block --------------------------- */
@@ -249,6 +269,7 @@ KP_API int64_t kp_handle_timeout_ns(const kp_handle *handle);
  * KP_OK              READY or EXITED
  * KP_ERR_EXITED      the proxy exited, in STARTING or READY
  * KP_ERR_TIMED_OUT   it did not bind in time
+ * KP_ERR_FOREIGN_LISTENER, KP_ERR_NOT_HTTP   as from kp_spawn()
  * KP_ERR_GUARD       its guard ended before it was ready
  * KP_ERR_SYSTEM      a probe could not be made (STOPPING follows); or a process of the
  *                    proxy's can't be killed and was given up, its pid in the message
@@ -264,8 +285,8 @@ KP_API kp_result kp_handle_step(kp_handle *handle, kp_error *error);
  * KP_OK              reached
  * KP_AGAIN           out of time, or a signal handler ran; *error is untouched
  * KP_ERR_STATE       READY: it is STOPPING or EXITED already
- * KP_ERR_EXITED, KP_ERR_TIMED_OUT, KP_ERR_GUARD
- *                    READY: the start has failed. EXITED: never, it waits for the end
+ * KP_ERR_EXITED, KP_ERR_TIMED_OUT, KP_ERR_GUARD, KP_ERR_FOREIGN_LISTENER,
+ * KP_ERR_NOT_HTTP    READY: the start has failed. EXITED: never, it waits for the end
  * KP_ERR_SYSTEM      as from kp_handle_step()
  * KP_ERR_INVALID, KP_ERR_FORKED */
 KP_API kp_result kp_handle_wait(kp_handle *handle, kp_state until, int timeout_ms, kp_error *error);
@@ -280,7 +301,8 @@ KP_API kp_state kp_handle_state(const kp_handle *handle);
 /* The port on 127.0.0.1, in host byte order; the same for the handle's life. */
 KP_API uint16_t kp_handle_port(const kp_handle *handle);
 
-/* The proxy's pid, for logs. It keeps its value after the exit, so do not signal it. */
+/* The proxy's pid, for logs. It keeps its value after the exit, so do not signal it.
+ * 0: attached. */
 KP_API pid_t kp_handle_pid(const kp_handle *handle);
 
 /* "http://127.0.0.1:PORT"; the handle's, until it is freed. */

@@ -33,7 +33,7 @@ class Budget {
     bool is_spent() const { return left_ <= 0; }
 
   private:
-    int left_ = 50000;
+    int left_ = 100000;
 };
 
 // ---- what one process holds
