@@ -575,6 +575,211 @@ static void the_port_is_shut_between_lives(void **state)
     assert_true(sim_can_bind(port));
 }
 
+/* ---- Whose the listener is -------------------------------------------------------------- */
+
+/* Taken by somebody who can't be seen, once the proxy is started. */
+static void start_beside_a_stranger(const char *name, uint32_t flags)
+{
+    kp_spec spec = spec_for(name);
+    spec.flags = flags;
+    start(spec);
+    sim_occupy(kp_handle_port(proxy), 1000);
+}
+
+static void a_strangers_listener_is_refused(void **state)
+{
+    (void)state;
+    start_beside_a_stranger("never", 0);
+    int64_t begun = sim_now();
+    assert_result(KP_ERR_FOREIGN_LISTENER, wait_for(KP_STATE_READY));
+    /* Doubted for 200 ms, and then at the next probe. */
+    assert_between(200 * SIM_MS, 205 * SIM_MS, sim_now() - begun);
+    assert_non_null(strstr(failure.message, "a process of uid 1000 listens there"));
+}
+
+static void doubt_ends_with_the_time(void **state)
+{
+    (void)state;
+    kp_spec spec = spec_for("never");
+    spec.startup_timeout_ms = 50;
+    start(spec);
+    sim_occupy(kp_handle_port(proxy), 1000);
+    int64_t begun = sim_now();
+    assert_result(KP_ERR_FOREIGN_LISTENER, wait_for(KP_STATE_READY));
+    assert_int_equal(sim_now() - begun, 50 * SIM_MS);
+}
+
+static void a_stranger_beside_the_proxy_is_refused(void **state)
+{
+    (void)state;
+    start(spec_for("serve"));
+    sim_run(SIM_MS);
+    sim_occupy(kp_handle_port(proxy), 1000);
+    assert_result(KP_ERR_FOREIGN_LISTENER, wait_for(KP_STATE_READY));
+}
+
+static void any_listener_is_accepted(void **state)
+{
+    (void)state;
+    start_beside_a_stranger("never", KP_SPEC_ANY_LISTENER);
+    assert_result(KP_OK, wait_for(KP_STATE_READY));
+}
+
+static void what_can_not_be_known_is_accepted(void **state)
+{
+    (void)state;
+    static const unsigned blind[] = {SIM_NO_DIAG, SIM_NO_PROC};
+    for (size_t i = 0; i < 2; i++) {
+        begin(0, blind[i]);
+        start_beside_a_stranger("never", 0);
+        assert_result(KP_OK, wait_for(KP_STATE_READY));
+        end();
+    }
+    static const struct sim_program hidden = {
+        .name = "hidden", .listens_after = SIM_MS, .hidden = 1};
+    begin(0, 0);
+    sim_teach(&hidden);
+    get_ready("hidden");
+}
+
+static void a_listener_that_closes_again_is_waited_for(void **state)
+{
+    (void)state;
+    static const struct sim_program blinks = {
+        .name = "blinks", .listens_after = SIM_MS, .blinks_for = 300 * SIM_MS};
+    sim_teach(&blinks);
+    int64_t begun = sim_now();
+    get_ready("blinks");
+    assert_between(301 * SIM_MS, 307 * SIM_MS, sim_now() - begun);
+}
+
+static void an_exit_between_probe_and_ready_is_an_exit(void **state)
+{
+    (void)state;
+    static const struct sim_program dies = {
+        .name = "dies", .listens_after = SIM_MS, .dies_when_probed = 1};
+    sim_teach(&dies);
+    start(spec_for("dies"));
+    assert_result(KP_ERR_EXITED, wait_for(KP_STATE_READY));
+    assert_int_equal(failure.exit_code, 9);
+}
+
+/* ---- The owner that has left the group ------------------------------------------------------ */
+
+static const struct sim_program left_owner = {.name = "left owner",
+                                              .leaves_after = 100 * SIM_US,
+                                              .listens_after = 400 * SIM_US,
+                                              .obeys_after = 300 * SIM_MS};
+static const struct sim_program waits = {.name = "waits", .child = &left_owner, .children = 1};
+static const struct sim_program deaf_left_owner = {.name = "deaf left owner",
+                                                   .leaves_after = 100 * SIM_US,
+                                                   .listens_after = 400 * SIM_US,
+                                                   .deaf = 1};
+static const struct sim_program waits_for_the_deaf = {
+    .name = "waits for the deaf", .child = &deaf_left_owner, .children = 1};
+
+/* Without a pidfd nothing could be told from a stranger who took its number. */
+static void it_comes_after_the_group(void)
+{
+    sim_teach(&waits);
+    get_ready("waits");
+    pid_t owner = sim_pid(2);
+    assert_int_not_equal(sim_group(owner), sim_group(kp_handle_pid(proxy)));
+    int64_t begun = sim_now();
+    assert_result(KP_OK, kp_handle_stop(proxy, -1));
+    assert_result(KP_OK, wait_for(KP_STATE_EXITED));
+    assert_int_equal(sim_lives(owner), 0);
+    assert_between(0, 50 * SIM_MS, sim_told(owner, SIGTERM) - begun);
+    assert_int_equal(sim_told(owner, SIGKILL), -1);
+    assert_between(300 * SIM_MS, 400 * SIM_MS, sim_now() - begun);
+}
+
+static void the_owner_of_the_listener_is_stopped_with_it(void **state)
+{
+    (void)state;
+    static const unsigned with_pidfd[] = {0, SIM_SLOW_INIT, SIM_LOW_HOST, SIM_NO_GROUP_SIGNAL,
+                                          SIM_HOST_REAPS};
+    for (size_t i = 0; i < sizeof with_pidfd / sizeof *with_pidfd; i++) {
+        begin(0, with_pidfd[i]);
+        it_comes_after_the_group();
+        settle();
+        end();
+    }
+}
+
+static void a_deaf_owner_is_killed_at_the_grace(void **state)
+{
+    (void)state;
+    sim_teach(&waits_for_the_deaf);
+    get_ready("waits for the deaf");
+    pid_t owner = sim_pid(2);
+    int64_t begun = sim_now();
+    assert_result(KP_OK, kp_handle_stop(proxy, 700));
+    assert_result(KP_OK, wait_for(KP_STATE_EXITED));
+    assert_int_equal(sim_lives(owner), 0);
+    assert_int_equal(sim_told(owner, SIGKILL) - begun, 700 * SIM_MS);
+}
+
+/* ---- HTTP ---------------------------------------------------------------------------------- */
+
+static void assert_http(kp_result expected, int64_t after, struct sim_program program)
+{
+    begin(0, 0);
+    program.name = "web";
+    program.listens_after = SIM_MS;
+    sim_teach(&program);
+    kp_spec spec = spec_for("web");
+    spec.flags = KP_SPEC_PROBE_HTTP;
+    start(spec);
+    int64_t begun = sim_now();
+    assert_result(expected, wait_for(KP_STATE_READY));
+    assert_between(after, after + 2 * SIM_MS, sim_now() - begun);
+    end();
+}
+
+static void an_answer_is_told_at_once_and_silence_in_the_end(void **state)
+{
+    (void)state;
+    assert_http(KP_OK, SIM_MS, (struct sim_program){.says = "HTTP/1.1 200 OK\r\n"});
+    assert_http(KP_ERR_NOT_HTTP, SIM_MS, (struct sim_program){.says = "+OK ready\r\n"});
+    assert_http(KP_ERR_NOT_HTTP, 5 * SIM_S, (struct sim_program){.says = NULL});
+    assert_http(KP_ERR_NOT_HTTP, 5 * SIM_S, (struct sim_program){.hangs_up = 1});
+}
+
+/* ---- Attaching ------------------------------------------------------------------------------ */
+
+static kp_spec attach_spec(void)
+{
+    kp_spec spec = {.size = sizeof spec, .flags = KP_SPEC_ATTACH, .port = 8080};
+    return spec;
+}
+
+static void attaching_starts_and_signals_nobody(void **state)
+{
+    (void)state;
+    sim_occupy(8080, 0);
+    start(attach_spec());
+    int64_t begun = sim_now();
+    assert_result(KP_OK, wait_for(KP_STATE_READY));
+    assert_int_equal(sim_now() - begun, 0);
+    assert_int_equal(kp_handle_fd(proxy) >= 0, 1);
+    assert_result(KP_OK, kp_handle_stop(proxy, -1));
+    assert_int_equal(kp_handle_state(proxy), KP_STATE_EXITED);
+    assert_int_equal(sim_counted().spawns, 0);
+    assert_int_equal(sim_counted().signals, 0);
+}
+
+static void attaching_to_another_users_is_refused_at_once(void **state)
+{
+    (void)state;
+    sim_occupy(8080, 1000);
+    start(attach_spec());
+    int64_t begun = sim_now();
+    assert_result(KP_ERR_FOREIGN_LISTENER, wait_for(KP_STATE_READY));
+    assert_int_equal(sim_now() - begun, 0);
+    assert_int_equal(kp_handle_state(proxy), KP_STATE_EXITED);
+}
+
 /* ---- Ways to drive ---------------------------------------------------------------------- */
 
 enum way { BLOCKING, BY_DESCRIPTOR, BY_TIME };
@@ -789,6 +994,18 @@ int main(void)
         TEST(a_proxy_that_left_its_group_is_stopped_everywhere),
         TEST(without_a_guard_the_proxy_leads_everywhere),
         TEST(the_port_is_shut_between_lives),
+        TEST(a_strangers_listener_is_refused),
+        TEST(doubt_ends_with_the_time),
+        TEST(a_stranger_beside_the_proxy_is_refused),
+        TEST(any_listener_is_accepted),
+        TEST(what_can_not_be_known_is_accepted),
+        TEST(a_listener_that_closes_again_is_waited_for),
+        TEST(an_exit_between_probe_and_ready_is_an_exit),
+        TEST(the_owner_of_the_listener_is_stopped_with_it),
+        TEST(a_deaf_owner_is_killed_at_the_grace),
+        TEST(an_answer_is_told_at_once_and_silence_in_the_end),
+        TEST(attaching_starts_and_signals_nobody),
+        TEST(attaching_to_another_users_is_refused_at_once),
         TEST(all_ways_take_the_same_time),
         TEST(a_step_for_no_reason_changes_nothing),
         TEST(what_is_left_of_the_time_runs_out),

@@ -331,6 +331,8 @@ int connect_probe(const Fd &probe, uint16_t port)
     socket.port = port;
     int result = answer_at(port);
     socket.pending = result == EINPROGRESS;
+    if (result == 0)
+        notice_probe(port);
     return result;
 }
 

@@ -40,7 +40,8 @@ struct sim_program {
     int64_t listens_after; /* on the port that its environment names */
     int plain;             /* it binds without SO_REUSEADDR */
     int64_t answers_after; /* from its listen() on; until then connections are pending */
-    int64_t closes_after;  /* its listener, for good */
+    int64_t blinks_for;    /* its listener is closed so long once it was connected to */
+    int dies_when_probed;
     const char *says;      /* when it was asked for HTTP; NULL: nothing */
     int hangs_up;          /* instead */
     int hidden;            /* what it holds can't be seen */

@@ -200,17 +200,11 @@ void do_listen(Being &being)
     being.listening = true;
     being.answering = being.program->answers_after == 0;
     being.when[kAnswers] = after(being.program->answers_after);
-    being.when[kCloses] = after(being.program->closes_after);
 }
 
 void do_answer(Being &being)
 {
     being.answering = true;
-}
-
-void do_close(Being &being)
-{
-    being.listening = false;
 }
 
 void do_exit(Being &being)
@@ -242,8 +236,8 @@ void do_kill(Being &guard)
     deliver_to_group(guard.group, SIGKILL);
 }
 
-constexpr void (*kDeeds[])(Being &) = {do_die,  do_leave, do_listen, do_answer, do_close,
-                                       do_exit, do_stop,  do_wake,   do_kill,   do_be_buried};
+constexpr void (*kDeeds[])(Being &) = {do_die,  do_leave, do_listen, do_answer,   do_exit,
+                                       do_stop, do_wake,  do_kill,   do_be_buried};
 static_assert(std::size(kDeeds) == kDeedCount);
 
 } // namespace
@@ -397,6 +391,21 @@ const Being *listener_at(uint16_t port)
         if (being.listening && being.port == port)
             found = &being;
     return found;
+}
+
+void notice_probe(uint16_t port)
+{
+    for (Being &being : world.beings) {
+        if (!being.listening || being.port != port)
+            continue;
+        if (being.program->blinks_for != 0 && !being.blinked) {
+            being.blinked = true;
+            being.listening = false;
+            being.when[kListens] = after(being.program->blinks_for);
+        }
+        if (being.program->dies_when_probed != 0)
+            end(being, {9, 0});
+    }
 }
 
 int answer_at(uint16_t port)

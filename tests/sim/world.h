@@ -23,7 +23,6 @@ enum Deed : size_t {
     kLeaves,
     kListens,
     kAnswers,
-    kCloses,
     kExits,
     kStops,
     kWakes,
@@ -48,7 +47,7 @@ struct Being {
     int dies_of = 0;
     int nice = 0;
     bool idle = false;
-    bool stopped = false, listening = false, answering = false;
+    bool stopped = false, listening = false, answering = false, blinked = false;
     bool left = false; // its group
     int waiting = 0;   // a signal that it will see once it is continued
     uint16_t port = 0;
@@ -129,6 +128,7 @@ bool is_ready(const kpi::sys::Watch &watch);
 bool is_listened_on(uint16_t port);
 int answer_at(uint16_t port);                     // what a connect() comes to
 const Being *listener_at(uint16_t port);          // nullptr: none that is known by name
+void notice_probe(uint16_t port);                 // a connection was accepted
 bool has_closed(const Descriptor &probe);         // the other end
 bool is_reserved_from(uint16_t port, bool reuse); // `reuse`: who binds sets SO_REUSEADDR
 
