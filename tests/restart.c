@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static void stop(struct scene *scene)
@@ -233,6 +234,85 @@ static void former_connections_do_no_harm(void **state)
     assert_result(KP_OK, reach(scene, KP_STATE_READY));
 }
 
+/* The child has left the group, and outlives it. */
+static void a_connection_that_a_child_holds_does_no_harm(void **state)
+{
+    struct scene *scene = *state;
+    char word[4];
+    get_ready(scene, spec_for(FIXTURE("hand-over")));
+    int client = connect_to(kp_handle_port(scene->proxy));
+    assert_int_equal(recv(client, word, sizeof word, MSG_WAITALL), 4);
+    stop(scene);
+    restart(scene);
+    assert_result(KP_OK, reach(scene, KP_STATE_READY));
+    assert_int_equal(recv(client, word, 1, MSG_DONTWAIT), -1); /* it is open */
+    close(client);
+    stop(scene);
+    assert_true(census_end_strays(&scene->before) > 0);
+    while (census_end_strays(&scene->before) > 0)
+        sleep_ms(1);
+}
+
+/* ---- Children that run already ------------------------------------------------------- */
+
+static bool gets_an_answer(uint16_t port)
+{
+    static const char question[] = "CONNECT 127.0.0.1:1 HTTP/1.1\r\n\r\n";
+    char answer[8] = "";
+    int fd = connect_to(port);
+    if (fd < 0)
+        return false;
+    bool fine = write(fd, question, sizeof question - 1) > 0 && read(fd, answer, 7) == 7;
+    close(fd);
+    return fine && strcmp(answer, "HTTP/1.") == 0;
+}
+
+/* Knows nothing but the environment that it was started with. */
+static _Noreturn void be_a_client(char **env, int told)
+{
+    unsigned port = 0;
+    for (; *env != NULL; env++)
+        sscanf(*env, "HTTPS_PROXY=http://127.0.0.1:%u", &port);
+    alarm(PATIENCE_MS / 1000);
+    for (;;) {
+        if (write(told, gets_an_answer((uint16_t)port) ? "+" : "-", 1) != 1)
+            _exit(1);
+        sleep_ms(2);
+    }
+}
+
+/* Until the client tells this. */
+static void await(int told, char what)
+{
+    char got = '\0';
+    while (got != what)
+        assert_int_equal(read(told, &got, 1), 1);
+}
+
+static void a_client_goes_on(void **state)
+{
+    struct scene *scene = *state;
+    int ends[2];
+    get_ready(scene, spec_for(FIXTURE("serve")));
+    assert_return_code(pipe2(ends, O_CLOEXEC), 0);
+    char **env = kp_env_new(scene->proxy, NULL);
+    pid_t client = fork();
+    if (client == 0)
+        be_a_client(env, ends[1]);
+    close(ends[1]);
+    kp_env_free(env);
+    await(ends[0], '+');
+    kill(kp_handle_pid(scene->proxy), SIGKILL);
+    get_exited(scene);
+    await(ends[0], '-');
+    restart(scene);
+    assert_result(KP_OK, reach(scene, KP_STATE_READY));
+    await(ends[0], '+');
+    kill(client, SIGKILL);
+    waitpid(client, NULL, 0);
+    close(ends[0]);
+}
+
 /* ---- What is read anew, and what is kept ------------------------------------------- */
 
 static void the_hosts_environment_is_read_anew(void **state)
@@ -316,6 +396,8 @@ int main(void)
         TEST(nor_after_a_failed_start),
         TEST(nor_after_a_failed_restart),
         EACH_WAY(former_connections_do_no_harm),
+        EACH_WAY(a_connection_that_a_child_holds_does_no_harm),
+        EACH_WAY(a_client_goes_on),
         EACH_WAY(the_hosts_environment_is_read_anew),
         TEST(the_hosts_path_is_read_anew),
         TEST(the_log_stays),

@@ -662,6 +662,7 @@ static void an_exit_between_probe_and_ready_is_an_exit(void **state)
     start(spec_for("dies"));
     assert_result(KP_ERR_EXITED, wait_for(KP_STATE_READY));
     assert_int_equal(failure.exit_code, 9);
+    assert_non_null(strstr(failure.message, "did not bind"));
 }
 
 /* ---- The owner that has left the group ------------------------------------------------------ */
@@ -670,7 +671,8 @@ static const struct sim_program left_owner = {.name = "left owner",
                                               .leaves_after = 100 * SIM_US,
                                               .listens_after = 400 * SIM_US,
                                               .obeys_after = 300 * SIM_MS};
-static const struct sim_program waits = {.name = "waits", .child = &left_owner, .children = 1};
+static const struct sim_program waits = {
+    .name = "waits", .obeys_after = 50 * SIM_MS, .child = &left_owner, .children = 1};
 static const struct sim_program deaf_left_owner = {.name = "deaf left owner",
                                                    .leaves_after = 100 * SIM_US,
                                                    .listens_after = 400 * SIM_US,
@@ -689,9 +691,9 @@ static void it_comes_after_the_group(void)
     assert_result(KP_OK, kp_handle_stop(proxy, -1));
     assert_result(KP_OK, wait_for(KP_STATE_EXITED));
     assert_int_equal(sim_lives(owner), 0);
-    assert_between(0, 50 * SIM_MS, sim_told(owner, SIGTERM) - begun);
+    assert_between(50 * SIM_MS, 70 * SIM_MS, sim_told(owner, SIGTERM) - begun);
     assert_int_equal(sim_told(owner, SIGKILL), -1);
-    assert_between(300 * SIM_MS, 400 * SIM_MS, sim_now() - begun);
+    assert_between(350 * SIM_MS, 400 * SIM_MS, sim_now() - begun);
 }
 
 static void the_owner_of_the_listener_is_stopped_with_it(void **state)
