@@ -130,7 +130,10 @@ void Group::signal(int signo)
 {
     Child &leader = guard_ ? guard_ : proxy_;
     leader.signal_group(signo);
-    if (!proxy_.ended() && sys::group_of(proxy_.pid()) != id_)
+    pid_t group = proxy_.ended() ? id_ : sys::group_of(proxy_.pid());
+    if (group == proxy_.pid() && group != id_ && signo == SIGKILL)
+        proxy_.signal_group(signo); // it leads one of its own: its workers are there
+    else if (group != id_)
         proxy_.signal(signo);
     if (signo == SIGKILL && owner_.end)
         sys::signal(owner_, signo);

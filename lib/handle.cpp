@@ -53,6 +53,12 @@ bool kp_handle::is_attached() const
     return has(*spec_, KP_SPEC_ATTACH);
 }
 
+// Without a reservation a probe could meet itself.
+bool kp_handle::probes_from_other() const
+{
+    return is_attached() || has(*spec_, KP_SPEC_NO_RESERVE);
+}
+
 Place kp_handle::place() const
 {
     return {port_.number(), is_attached()};
@@ -134,7 +140,7 @@ kp_result kp_handle::step_starting(kp_error *error)
 
 kp_result kp_handle::probe(kp_error *error)
 {
-    switch (probe_.attempt(port_.number(), is_attached() || has(*spec_, KP_SPEC_NO_RESERVE))) {
+    switch (probe_.attempt(port_.number(), probes_from_other())) {
     case Probe::Answer::Connected:
         return become_connected(error);
     case Probe::Answer::Http:
@@ -155,18 +161,18 @@ kp_result kp_handle::become_connected(kp_error *error)
         return become_ready(error);
     kp_result result = verify(error);
     if (result == KP_OK)
-        probe_.ask();
+        probe_.ask(probes_from_other());
     return result == KP_OK ? KP_AGAIN : result;
 }
 
 // KP_AGAIN: nobody listens any more, or it can't be said yet.
 kp_result kp_handle::verify(kp_error *error)
 {
-    if (has(*spec_, KP_SPEC_ANY_LISTENER))
-        return KP_OK;
     Verdict verdict =
         is_attached() ? verify_attached(port_.number()) : kpi::verify(port_.number(), group_.kin());
     group_.keep(static_cast<sys::Process &&>(verdict.outside));
+    if (has(*spec_, KP_SPEC_ANY_LISTENER))
+        return KP_OK;
     bool doubtful = verdict.whose == Verdict::Doubtful;
     if (verdict.whose == Verdict::Other || (doubtful && !may_doubt()))
         return fail(fail_foreign(error, place(), verdict.stranger), error);
@@ -273,6 +279,7 @@ void kp_handle::begin_stop(int64_t grace)
     probe_.close();
     if (is_attached())
         return become_exited();
+    port_.shut();
     group_.started();
     started_ = sys::now();
     killed_ = false;
@@ -319,7 +326,6 @@ kp_result kp_handle::step_stopping(kp_error *error)
 void kp_handle::become_exited()
 {
     group_.close();
-    port_.shut();
     state_ = KP_STATE_EXITED;
     set_due(Deadline::never());
 }

@@ -57,6 +57,7 @@ struct kp_handle {
     void kill();
     void become_exited();
     bool is_attached() const;
+    bool probes_from_other() const;
     kpi::Place place() const;
 
     void set_due(kpi::Deadline due);

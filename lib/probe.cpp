@@ -38,8 +38,12 @@ Probe::Answer Probe::judge(int result)
     return result == 0 ? Answer::Connected : Answer::Refused;
 }
 
-void Probe::ask()
+// Without a reservation a connection that the proxy closes first would keep the port from a
+// restart.
+void Probe::ask(bool from_other)
 {
+    if (from_other)
+        sys::leave_no_trace(socket_);
     status_line_ = StatusLine();
     if (heard_ == Heard::Nothing)
         heard_ = Heard::Silence;

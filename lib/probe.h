@@ -22,7 +22,7 @@ class Probe {
     Answer attempt(uint16_t port, bool from_other);
 
     // For an HTTP answer, on the connection that was made.
-    void ask();
+    void ask(bool from_other);
 
     // What tells that the attempt goes on.
     bool is_waiting() const { return phase_ != Phase::Idle; }

@@ -19,17 +19,10 @@ namespace kpi::sys {
 
 namespace {
 
-// What one search may look at, as a multiple of reading one link (1.5 microseconds): the number of
-// processes and descriptors is not the library's, and a step does not block.
+// How many descriptors one search looks at, of the 1.5 microseconds each: a step does not block.
 class Budget {
   public:
-    static constexpr int kLink = 1, kFile = 5;
-
-    bool spend(int cost)
-    {
-        left_ -= cost;
-        return left_ >= 0;
-    }
+    bool spend() { return --left_ >= 0; }
     bool is_spent() const { return left_ <= 0; }
 
   private:
@@ -76,7 +69,7 @@ class Sockets {
     {
         char target[64];
         ssize_t length = readlinkat(folder_.fd(), name, target, sizeof target - 1);
-        if (!budget_.spend(Budget::kLink) || (length < 0 && errno != ENOENT))
+        if (!budget_.spend() || (length < 0 && errno != ENOENT))
             readable_ = false;
         target[length < 0 ? 0 : length] = '\0';
         return socket_of(target);
@@ -126,8 +119,7 @@ Holds holds(pid_t pid, uint64_t socket, Budget &budget)
     snprintf(path, sizeof path, "/proc/%d/fd", pid);
     Holds result = look_into(path, socket, budget);
     Stat stat;
-    if (result != Holds::Yes && budget.spend(Budget::kFile) && read_stat(pid, stat) == 0 &&
-        stat.state == 'Z')
+    if (result != Holds::Yes && read_stat(pid, stat) == 0 && stat.state == 'Z')
         return look_into_threads(pid, socket, budget);
     return result == Holds::Unreadable && group_of(pid) < 0 ? Holds::No : result;
 }
@@ -167,7 +159,8 @@ bool read_uids(pid_t pid, uid_t uids[4])
            sscanf(line, "\nUid: %u %u %u %u", &uids[0], &uids[1], &uids[2], &uids[3]) == 4;
 }
 
-// Whether it can have made a socket of this user.
+// Whether it can have made a socket of this user. One that runs as somebody else than the host has
+// been root's before.
 bool may_be_of(pid_t pid, uid_t uid)
 {
     Info info;
@@ -180,37 +173,73 @@ bool may_be_of(pid_t pid, uid_t uid)
     for (uid_t each : uids)
         if (each == uid)
             return true;
-    return false;
+    return uid == 0 && uids[0] != getuid();
 }
 
 enum class Relation { Kin, Stranger, Unknown };
 
-// -1: it can't be known. 0: it has none, or is gone.
-pid_t parent_of(pid_t pid)
-{
-    Stat stat;
-    Info info;
-    if (read_stat(pid, stat) == 0)
-        return stat.parent;
-    if (get_info(pid, info))
-        return static_cast<pid_t>(info.parent);
-    return group_of(pid) < 0 ? 0 : -1;
-}
-
-// Numbers are reused, so a line of ancestors that changes while it is read may have no end.
-Relation relation_to(pid_t ancestor, pid_t pid, Budget &budget)
-{
-    constexpr int kMostGenerations = 100;
-    pid_t host = getpid();
-    for (int i = 0; i < kMostGenerations && pid > 1 && pid != host; ++i) {
-        if (pid == ancestor)
-            return Relation::Kin;
-        pid = budget.spend(Budget::kFile) ? parent_of(pid) : -1;
-        if (pid < 0)
-            return Relation::Unknown;
+// Who descends from the proxy.
+class Descent {
+  public:
+    explicit Descent(pid_t ancestor) : ancestor_(ancestor)
+    {
+        Stat stat;
+        if (read_stat(ancestor, stat) == 0)
+            start_ = stat.start;
     }
-    return Relation::Stranger;
-}
+
+    // Most processes cost one look: they are older than the proxy, or their siblings were
+    // strangers.
+    Relation find(pid_t pid)
+    {
+        pid_t parent = parent_of(pid);
+        for (pid_t each : strangers_)
+            if (parent > 0 && each == parent)
+                return Relation::Stranger;
+        Relation relation = follow(parent);
+        if (relation == Relation::Stranger) {
+            strangers_[next_] = parent;
+            next_ = (next_ + 1) % kMostStrangers;
+        }
+        return relation;
+    }
+
+    // Without what is remembered of others.
+    bool is_certain(pid_t pid) const { return follow(pid) == Relation::Kin; }
+
+  private:
+    // Numbers are reused, so a line of ancestors that changes while it is read may have no end.
+    Relation follow(pid_t pid) const
+    {
+        constexpr int kMostGenerations = 100;
+        pid_t host = getpid();
+        for (int i = 0; i < kMostGenerations && pid > 1 && pid != host; ++i) {
+            if (pid == ancestor_)
+                return Relation::Kin;
+            pid = parent_of(pid);
+        }
+        return pid < 0 ? Relation::Unknown : Relation::Stranger;
+    }
+
+    // -1: it can't be known. 0: it has none that is as young as the ancestor, or is gone.
+    pid_t parent_of(pid_t pid) const
+    {
+        Stat stat;
+        Info info;
+        if (read_stat(pid, stat) == 0)
+            return stat.start < start_ ? 0 : stat.parent;
+        if (get_info(pid, info))
+            return static_cast<pid_t>(info.parent);
+        return group_of(pid) < 0 ? 0 : -1;
+    }
+
+    static constexpr size_t kMostStrangers = 8;
+
+    const pid_t ancestor_;
+    uint64_t start_ = 0;
+    pid_t strangers_[kMostStrangers] = {}; // parents
+    size_t next_ = 0;
+};
 
 // ---- what /proc as a whole hides
 
@@ -293,29 +322,27 @@ class OwnerSearch {
     bool is_held_by_descendant(Process &outside)
     {
         Directory processes("/proc");
+        Descent descent(kin_.proxy);
         while (pid_t pid = next(processes)) {
             if (group_of(pid) == kin_.group)
                 continue;
-            Relation relation = relation_to(kin_.proxy, pid, budget_);
-            if (relation == Relation::Kin && is_pinned_holder(pid, outside))
+            Relation relation = descent.find(pid);
+            if (relation == Relation::Kin && is_pinned_holder(pid, descent, outside))
                 return true;
-            if (relation == Relation::Unknown &&
-                (budget_.is_spent() || may_be_of(pid, listener_.uid)))
+            if (relation == Relation::Unknown && may_be_of(pid, listener_.uid))
                 unseen_ = true;
-            if (budget_.is_spent())
-                break;
         }
         return false;
     }
 
     // It is what was looked at if it is still the proxy's descendant once its descriptor is open,
     // and has not ended when its own descriptors were read.
-    bool is_pinned_holder(pid_t pid, Process &outside)
+    bool is_pinned_holder(pid_t pid, const Descent &descent, Process &outside)
     {
         Process found;
         found.pid = pid;
         found.end = open_pidfd(pid);
-        if (relation_to(kin_.proxy, pid, budget_) != Relation::Kin || !is_held_by(pid))
+        if (!descent.is_certain(pid) || !is_held_by(pid))
             return false;
         if (found.end && is_over(found))
             return false;

@@ -3,6 +3,7 @@
 #include "descriptors.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -68,7 +69,10 @@ int read_stat(pid_t pid, Stat &stat)
         return errno;
     text[length] = '\0';
     const char *name_end = strrchr(text, ')');
-    if (name_end == nullptr || sscanf(name_end + 1, " %c %d", &stat.state, &stat.parent) != 2)
+    constexpr char kFormat[] = " %c %d %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s "
+                               "%*s %*s %" SCNu64;
+    if (name_end == nullptr ||
+        sscanf(name_end + 1, kFormat, &stat.state, &stat.parent, &stat.start) != 3)
         return EINVAL;
     return 0;
 }

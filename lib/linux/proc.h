@@ -36,6 +36,7 @@ bool proc_is_ours();
 struct Stat {
     char state;
     pid_t parent;
+    uint64_t start; // in ticks since the system's
 };
 
 // 0 or an error number. ENOENT and ESRCH: there is no such process, or it is hidden; others are

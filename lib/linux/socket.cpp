@@ -104,6 +104,13 @@ int send_probe(const Fd &probe, const char *text, size_t size)
     return send(probe.get(), text, size, MSG_NOSIGNAL) < 0 ? errno : 0;
 }
 
+// Closing sends a reset, so that who closed first has no TIME_WAIT.
+void leave_no_trace(const Fd &probe)
+{
+    linger at_once = {1, 0};
+    setsockopt(probe.get(), SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+}
+
 int receive_probe(const Fd &probe, char *buffer, size_t size, size_t &count)
 {
     ssize_t length;

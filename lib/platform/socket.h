@@ -24,6 +24,9 @@ int connect_probe(const Fd &probe, uint16_t port);
 // On a connection that was accepted; neither waits (EAGAIN). What is sent is short, and sent whole.
 // A count of 0: the other end closed it.
 int send_probe(const Fd &probe, const char *text, size_t size);
+
+// Lets nothing of a connection stay behind at the other end's port once it is closed here.
+void leave_no_trace(const Fd &probe);
 int receive_probe(const Fd &probe, char *buffer, size_t size, size_t &count);
 
 } // namespace kpi::sys

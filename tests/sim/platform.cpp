@@ -345,6 +345,12 @@ int send_probe(const Fd &probe, const char *, size_t)
     return 0;
 }
 
+void leave_no_trace(const Fd &probe)
+{
+    enter("leave_no_trace");
+    use(probe.get(), Descriptor::Probe, "leave_no_trace");
+}
+
 int receive_probe(const Fd &probe, char *buffer, size_t size, size_t &count)
 {
     enter("receive_probe");
