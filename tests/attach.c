@@ -101,7 +101,7 @@ static void a_restart_probes_again(void **state)
 {
     struct scene *scene = *state;
     kp_spec spec = attach_spec(run(scene, FIXTURE("serve")), 0);
-    spec.startup_timeout_ms = 100;
+    spec.startup_timeout_ms = under_valgrind() ? 5000 : 1000;
     get_ready(scene, spec);
     assert_result(KP_ERR_STATE, kp_handle_restart(scene->proxy, &scene->error));
     assert_result(KP_OK, kp_handle_stop(scene->proxy, -1));

@@ -15,7 +15,7 @@ static kp_spec http_spec(char *const *argv)
 static kp_spec soon(char *const *argv)
 {
     kp_spec spec = http_spec(argv);
-    spec.startup_timeout_ms = 300;
+    spec.startup_timeout_ms = under_valgrind() ? 5000 : 1000;
     return spec;
 }
 
@@ -40,7 +40,7 @@ static void fails_in_the_end(struct scene *scene, char *const *argv, const char 
 {
     int64_t begin = now_ms();
     assert_result(KP_ERR_NOT_HTTP, spawn(scene, soon(argv)));
-    assert_true(now_ms() - begin >= 300);
+    assert_true(now_ms() - begin >= 1000);
     assert_int_equal(scene->error.code, KP_ERR_NOT_HTTP);
     assert_contains(scene->error.message, why);
 }
@@ -175,7 +175,7 @@ int main(void)
         EACH_WAY(a_line_without_an_end),
         EACH_WAY(silence),
         TEST(half_a_line),
-        EACH_WAY(a_connection_that_is_closed),
+        TEST(a_connection_that_is_closed),
         EACH_WAY(connections_that_were_closed),
         EACH_WAY(a_listener_that_is_closed_again),
         EACH_WAY(an_exit_instead_of_an_answer),
