@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kinship.h"
+#include "descriptors.h"
+#include "pidfd.h"
+#include "proc.h"
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+namespace kpi {
+
+namespace {
+
+// pidfd_info, Linux 6.13.
+struct Info {
+    uint64_t mask, cgroup;
+    uint32_t pid, tgid, parent;
+    uint32_t ruid, rgid, euid, egid, suid, sgid, fsuid, fsgid;
+    int32_t exit_code;
+};
+static_assert(sizeof(Info) == 64);
+constexpr unsigned long kGetInfo = _IOC(_IOC_READ | _IOC_WRITE, 0xFF, 11, sizeof(Info));
+constexpr uint64_t kInfoPid = 1 << 0, kInfoCredentials = 1 << 1;
+
+bool get_info(pid_t pid, Info &info)
+{
+    info = {};
+    info.mask = kInfoPid | kInfoCredentials;
+    Fd pidfd = open_pidfd(pid);
+    return pidfd && ioctl(pidfd.get(), kGetInfo, &info) == 0 && (info.mask & kInfoCredentials) != 0;
+}
+
+bool read_uids(pid_t pid, uid_t uids[4])
+{
+    char path[32], text[2048];
+    snprintf(path, sizeof path, "/proc/%d/status", pid);
+    Fd file = lifted(open(path, O_RDONLY | O_CLOEXEC));
+    ssize_t length = file ? read(file.get(), text, sizeof text - 1) : -1;
+    if (length < 0)
+        return false;
+    text[length] = '\0';
+    const char *line = strstr(text, "\nUid:");
+    return line != nullptr &&
+           sscanf(line, "\nUid: %u %u %u %u", &uids[0], &uids[1], &uids[2], &uids[3]) == 4;
+}
+
+} // namespace
+
+// One that runs as somebody else than the host has been root's before.
+bool may_be_of(pid_t pid, uid_t uid)
+{
+    Info info;
+    uid_t uids[4];
+    if (get_info(pid, info)) {
+        uids[0] = info.ruid, uids[1] = info.euid, uids[2] = info.suid, uids[3] = info.fsuid;
+    } else if (!read_uids(pid, uids)) {
+        return true;
+    }
+    for (uid_t each : uids)
+        if (each == uid)
+            return true;
+    return uid == 0 && uids[0] != getuid();
+}
+
+Descent::Descent(pid_t ancestor) : ancestor_(ancestor)
+{
+    Stat stat;
+    if (read_stat(ancestor, stat) == 0)
+        start_ = stat.start;
+}
+
+Relation Descent::find(pid_t pid)
+{
+    pid_t parent = parent_of(pid);
+    for (pid_t each : strangers_)
+        if (parent > 0 && each == parent)
+            return Relation::Stranger;
+    Relation relation = follow(parent);
+    if (relation == Relation::Stranger) {
+        strangers_[next_] = parent;
+        next_ = (next_ + 1) % kMostStrangers;
+    }
+    return relation;
+}
+
+// Numbers are reused, so a line of ancestors that changes while it is read may have no end.
+Relation Descent::follow(pid_t pid) const
+{
+    constexpr int kMostGenerations = 100;
+    pid_t host = getpid();
+    for (int i = 0; i < kMostGenerations && pid > 1 && pid != host; ++i) {
+        if (pid == ancestor_)
+            return Relation::Kin;
+        pid = parent_of(pid);
+    }
+    return pid < 0 ? Relation::Unknown : Relation::Stranger;
+}
+
+// -1: it can't be known. 0: it has none that is as young as the ancestor, or is gone.
+pid_t Descent::parent_of(pid_t pid) const
+{
+    Stat stat;
+    Info info;
+    if (read_stat(pid, stat) == 0)
+        return stat.start < start_ ? 0 : stat.parent;
+    if (get_info(pid, info))
+        return static_cast<pid_t>(info.parent);
+    return getpgid(pid) < 0 ? 0 : -1;
+}
+
+} // namespace kpi

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+// What can be known of a process that can't be looked into: whose it is, and from whom it descends.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+namespace kpi {
+
+// Whether it can have made a socket of this user.
+bool may_be_of(pid_t pid, uid_t uid);
+
+enum class Relation { Kin, Stranger, Unknown };
+
+// Who descends from one process.
+class Descent {
+  public:
+    explicit Descent(pid_t ancestor);
+
+    // Most processes cost one look: they are older than the ancestor, or their siblings were
+    // strangers.
+    Relation find(pid_t pid);
+
+    // Without what is remembered of others.
+    bool is_certain(pid_t pid) const { return follow(pid) == Relation::Kin; }
+
+  private:
+    Relation follow(pid_t pid) const;
+    pid_t parent_of(pid_t pid) const;
+
+    static constexpr size_t kMostStrangers = 8;
+
+    const pid_t ancestor_;
+    uint64_t start_ = 0;
+    pid_t strangers_[kMostStrangers] = {}; // parents
+    size_t next_ = 0;
+};
+
+} // namespace kpi
