@@ -203,13 +203,18 @@ kp_result kp_handle::become_ready(kp_error *error)
     group_.started();
     state_ = KP_STATE_READY;
     reached_ready_ = true;
-    return step_ready(error);
+    return await_exit();
 }
 
 kp_result kp_handle::step_ready(kp_error *error)
 {
     if (group_.proxy_ended())
         return fail_exited(error);
+    return await_exit();
+}
+
+kp_result kp_handle::await_exit()
+{
     set_due(group_.by_clock() ? by_clock(sys::now()) : Deadline::never());
     return KP_OK;
 }

@@ -49,6 +49,7 @@ struct kp_handle {
     bool may_doubt();
     kp_result become_connected(kp_error *error);
     kp_result become_ready(kp_error *error);
+    kp_result await_exit();
     kp_result fail(kp_result result, kp_error *error);
     kp_result fail_exited(kp_error *error);
     kp_result fail_timed_out(int64_t now, kp_error *error);

@@ -28,7 +28,7 @@ Sockets::Sockets(const char *path, Budget &budget)
 uint64_t Sockets::next()
 {
     while (readable_) {
-        const dirent *entry = folder_.next();
+        const dirent64 *entry = folder_.next();
         if (entry == nullptr) {
             readable_ = !folder_.has_failed();
             break;

@@ -22,30 +22,30 @@ pid_t number_of(const char *text)
 
 } // namespace
 
-Directory::Directory(const char *path)
+Directory::Directory(const char *path) : fd_(lifted(open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)))
 {
-    Fd fd = lifted(open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (fd && (stream_ = fdopendir(fd.get())) != nullptr)
-        fd.release();
 }
 
-Directory::~Directory()
+// Without readdir(3), whose opening and buffer of 32 KiB cost more than all that is read: looking
+// into the proxy took 70 microseconds instead of 44.
+const dirent64 *Directory::next()
 {
-    if (stream_ != nullptr)
-        closedir(stream_);
-}
-
-const dirent *Directory::next()
-{
-    errno = 0;
-    const dirent *entry = readdir(stream_);
-    failed_ = entry == nullptr && errno != 0;
+    if (at_ == length_) {
+        ssize_t length = getdents64(fd_.get(), buffer_, sizeof buffer_);
+        failed_ = length < 0;
+        at_ = 0;
+        length_ = length > 0 ? static_cast<size_t>(length) : 0;
+        if (length_ == 0)
+            return nullptr;
+    }
+    const dirent64 *entry = reinterpret_cast<const dirent64 *>(buffer_ + at_);
+    at_ += entry->d_reclen;
     return entry;
 }
 
 pid_t Directory::next_number()
 {
-    const dirent *entry;
+    const dirent64 *entry;
     while ((entry = next()) != nullptr)
         if (pid_t number = number_of(entry->d_name))
             return number;

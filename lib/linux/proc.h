@@ -2,6 +2,7 @@
 // Reading /proc. What it says of another process is true at that moment only.
 #pragma once
 
+#include "platform/fd.h"
 #include <dirent.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -14,19 +15,20 @@ class Directory {
     explicit Directory(const char *path);
     Directory(const Directory &) = delete;
     Directory &operator=(const Directory &) = delete;
-    ~Directory();
 
-    explicit operator bool() const { return stream_ != nullptr; }
-    int fd() const { return dirfd(stream_); }
+    explicit operator bool() const { return bool(fd_); }
+    int fd() const { return fd_.get(); }
 
     // NULL: that was all, or it can't be read on.
-    const dirent *next();
+    const dirent64 *next();
     // The next name that is a number above 0, as all processes' and threads' are; 0: as NULL.
     pid_t next_number();
     bool has_failed() const { return failed_; }
 
   private:
-    DIR *stream_ = nullptr;
+    Fd fd_;
+    size_t at_ = 0, length_ = 0;
+    alignas(dirent64) char buffer_[4096];
     bool failed_ = false;
 };
 
