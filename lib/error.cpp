@@ -260,7 +260,12 @@ kp_result fail_timed_out(kp_error *error, const TimedOut &timed_out)
         return make(error, KP_ERR_TIMED_OUT, 0,
                     "%s: timed out after %s with a connection unanswered: is its backlog full?",
                     subject.text(), time.text());
-    if (connect_errno == 0 || connect_errno == ECONNREFUSED)
+    if (connect_errno == 0)
+        return make(error, KP_ERR_TIMED_OUT, 0,
+                    "%s: timed out after %s; connections are accepted, but no listener is to be "
+                    "seen; KP_SPEC_ANY_LISTENER does without",
+                    subject.text(), time.text());
+    if (connect_errno == ECONNREFUSED)
         return make(error, KP_ERR_TIMED_OUT, connect_errno, "%s: timed out after %s",
                     subject.text(), time.text());
     return make(error, KP_ERR_TIMED_OUT, connect_errno, "%s: timed out after %s (connect: %s)",

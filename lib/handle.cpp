@@ -171,7 +171,7 @@ kp_result kp_handle::verify(kp_error *error)
     Verdict verdict =
         is_attached() ? verify_attached(port_.number()) : kpi::verify(port_.number(), group_.kin());
     group_.keep(static_cast<sys::Process &&>(verdict.outside));
-    if (has(*spec_, KP_SPEC_ANY_LISTENER))
+    if (has(*spec_, KP_SPEC_ANY_LISTENER)) // also where connections are sent on, and nobody listens
         return KP_OK;
     bool doubtful = verdict.whose == Verdict::Doubtful;
     if (verdict.whose == Verdict::Other || (doubtful && !may_doubt()))

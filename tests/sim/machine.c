@@ -653,6 +653,22 @@ static void a_listener_that_closes_again_is_waited_for(void **state)
     assert_between(301 * SIM_MS, 307 * SIM_MS, sim_now() - begun);
 }
 
+static void a_listener_that_is_never_seen(void **state)
+{
+    (void)state;
+    static const struct sim_program unlisted = {
+        .name = "unlisted", .listens_after = SIM_MS, .unlisted = 1};
+    sim_teach(&unlisted);
+    start(spec_for("unlisted"));
+    assert_result(KP_ERR_TIMED_OUT, wait_for(KP_STATE_READY));
+    assert_non_null(strstr(failure.message, "no listener is to be seen"));
+    end();
+    kp_spec spec = spec_for("unlisted");
+    spec.flags = KP_SPEC_ANY_LISTENER;
+    start(spec);
+    assert_result(KP_OK, wait_for(KP_STATE_READY));
+}
+
 static void an_exit_between_probe_and_ready_is_an_exit(void **state)
 {
     (void)state;
@@ -1002,6 +1018,7 @@ int main(void)
         TEST(any_listener_is_accepted),
         TEST(what_can_not_be_known_is_accepted),
         TEST(a_listener_that_closes_again_is_waited_for),
+        TEST(a_listener_that_is_never_seen),
         TEST(an_exit_between_probe_and_ready_is_an_exit),
         TEST(the_owner_of_the_listener_is_stopped_with_it),
         TEST(a_deaf_owner_is_killed_at_the_grace),

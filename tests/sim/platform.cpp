@@ -396,7 +396,7 @@ bool Listeners::next(Listener &listener)
     listener.port = port_;
     for (; complete_ && at_ < world.beings.size(); ++at_) {
         const Being &being = world.beings[at_];
-        if (being.listening && being.port == port_) {
+        if (being.listening && being.port == port_ && !being.program->unlisted) {
             listener.socket = static_cast<uint64_t>(being.pid);
             ++at_;
             return true;

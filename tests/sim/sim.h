@@ -45,6 +45,7 @@ struct sim_program {
     const char *says;      /* when it was asked for HTTP; NULL: nothing */
     int hangs_up;          /* instead */
     int hidden;            /* what it holds can't be seen */
+    int unlisted;          /* nor its listener: connections are sent on to it */
     int64_t exits_after;   /* with exit_code, or by exit_signal */
     int exit_code, exit_signal;
     int64_t leaves_after;            /* its group, for one of its own */
