@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * kp-run: run a command behind a proxy that is started for it and stopped after it.
+ * kp-run: run a command behind a proxy that is started for it and stopped after it, or
+ * that runs already and is left alone.
  *
  * One poll() watches all there is to watch: the proxy's descriptor, and kp-run's signals,
  * COMMAND's SIGCHLD among them. Each turn then looks at everything, whatever woke it.

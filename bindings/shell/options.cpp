@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "options.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <cmath>
 #include <cstdarg>
@@ -9,39 +10,55 @@
 #include <cstring>
 #include <fcntl.h>
 #include <getopt.h>
+#include <iterator>
 
 namespace {
 
 constexpr char help[] =
     "Usage: kp-run [OPTION]... 'PROXY COMMAND' -- COMMAND [ARGUMENT]...\n"
-    "Run COMMAND behind a proxy that is started for it and stopped after it.\n"
+    "       kp-run --attach=PORT [OPTION]... -- COMMAND [ARGUMENT]...\n"
+    "Run COMMAND behind a proxy that is started for it and stopped after it, or behind\n"
+    "one that runs already.\n"
     "\n"
     "PROXY COMMAND is run by /bin/sh. It has to listen on 127.0.0.1 at the port in\n"
     "$" KP_PORT_ENV ", and to stay in the foreground. When it can't be started,\n"
     "COMMAND is run without it.\n"
     "\n"
     "  -r, --require          don't run COMMAND without the proxy\n"
-    "  -p, --port=N           the proxy's port; default: any that is free\n"
-    "  -t, --timeout=SECONDS  let the proxy start for so long; default: 5\n"
-    "  -g, --grace=SECONDS    from its SIGTERM to its SIGKILL; default: 2\n"
+    "  -t, --timeout=SECONDS  wait so long for the proxy to answer; default: 5\n"
     "  -c, --ca-bundle=FILE   certificates that COMMAND is to trust\n"
     "  -n, --no-proxy=LIST    what COMMAND reaches directly; default: private networks\n"
-    "  -e, --port-env=NAME    the variable that tells the proxy its port\n"
-    "  -l, --log=FILE         append the proxy's output; default: standard error\n"
-    "      --no-guard         let the proxy outlive a kp-run that is killed\n"
-    "      --no-reserve       for a proxy that binds without SO_REUSEADDR\n"
+    "      --probe-http       the proxy has to answer a CONNECT as HTTP does\n"
+    "      --any-listener     its port may be opened by somebody else (docker run -p)\n"
     "  -h, --help             print this\n"
     "  -V, --version          print the version\n"
+    "\n"
+    "For a proxy that runs already:\n"
+    "  -a, --attach=PORT      its port; it is never started nor stopped\n"
+    "\n"
+    "For one that is started:\n"
+    "  -p, --port=PORT        its port; default: any that is free\n"
+    "  -e, --port-env=NAME    the variable that tells it its port\n"
+    "  -g, --grace=SECONDS    from its SIGTERM to its SIGKILL; default: 2\n"
+    "  -l, --log=FILE         append its output; default: standard error\n"
+    "      --no-guard         let it outlive a kp-run that is killed\n"
+    "      --no-reserve       it binds without SO_REUSEADDR\n"
     "\n"
     "It exits with COMMAND's status, 128+N if signal N ended it; 125: kp-run failed;\n"
     "126: COMMAND can't be executed; 127: COMMAND was not found.\n";
 
-enum { no_guard = 256, no_reserve };
+/* An option that sets a flag of the spec is known by it, and above all characters. */
+constexpr int flag_option = 1 << 16;
+constexpr int no_guard = flag_option | KP_SPEC_NO_GUARD;
+constexpr int no_reserve = flag_option | KP_SPEC_NO_RESERVE;
+constexpr int probe_http = flag_option | KP_SPEC_PROBE_HTTP;
+constexpr int any_listener = flag_option | KP_SPEC_ANY_LISTENER;
 
-constexpr char short_options[] = "+rp:t:g:c:n:e:l:hV"; /* +: stop at PROXY COMMAND */
+constexpr char short_options[] = "+ra:p:t:g:c:n:e:l:hV"; /* +: stop at PROXY COMMAND */
 
 constexpr option long_options[] = {
     {"require", no_argument, nullptr, 'r'},
+    {"attach", required_argument, nullptr, 'a'},
     {"port", required_argument, nullptr, 'p'},
     {"timeout", required_argument, nullptr, 't'},
     {"grace", required_argument, nullptr, 'g'},
@@ -51,10 +68,15 @@ constexpr option long_options[] = {
     {"log", required_argument, nullptr, 'l'},
     {"no-guard", no_argument, nullptr, no_guard},
     {"no-reserve", no_argument, nullptr, no_reserve},
+    {"probe-http", no_argument, nullptr, probe_http},
+    {"any-listener", no_argument, nullptr, any_listener},
     {"help", no_argument, nullptr, 'h'},
     {"version", no_argument, nullptr, 'V'},
     {nullptr, 0, nullptr, 0},
 };
+
+/* What only a proxy that kp-run starts can have. */
+constexpr int start_options[] = {'p', 'e', 'g', 'l', no_guard, no_reserve};
 
 [[noreturn, gnu::format(printf, 1, 2)]] void fail(const char *format, ...)
 {
@@ -98,11 +120,11 @@ bool consists_of(const char *text, const char *characters)
     return *text != '\0' && std::strspn(text, characters) == std::strlen(text);
 }
 
-std::uint32_t port_number(const char *text)
+std::uint32_t port_number(const char *name, const char *text, unsigned least)
 {
     const unsigned long port = std::strtoul(text, nullptr, 10); /* ULONG_MAX if longer */
-    if (!consists_of(text, "0123456789") || port > 65535)
-        fail("--port: '%s' is not a port: a number from 0 to 65535", text);
+    if (!consists_of(text, "0123456789") || port < least || port > 65535)
+        fail("--%s: '%s' is not a port: a number from %u to 65535", name, text, least);
     return static_cast<std::uint32_t>(port);
 }
 
@@ -135,12 +157,20 @@ int log_file(const char *name)
 void take_option(Options &options, int name)
 {
     kp::Spec &spec = options.spec;
+    if (name >= flag_option) {
+        spec.flags |= static_cast<std::uint32_t>(name - flag_option);
+        return;
+    }
     switch (name) {
     case 'r':
         options.require = true;
         break;
+    case 'a':
+        spec.flags |= KP_SPEC_ATTACH;
+        spec.port = port_number("attach", optarg, 1);
+        break;
     case 'p':
-        spec.port = port_number(optarg);
+        spec.port = port_number("port", optarg, 0);
         break;
     case 't':
         spec.startup_timeout = duration("timeout", optarg);
@@ -160,12 +190,6 @@ void take_option(Options &options, int name)
     case 'l':
         spec.log_fd = log_file(optarg);
         break;
-    case no_guard:
-        spec.flags |= KP_SPEC_NO_GUARD;
-        break;
-    case no_reserve:
-        spec.flags |= KP_SPEC_NO_RESERVE;
-        break;
     case 'h':
         print_and_exit(help);
     case 'V':
@@ -173,6 +197,19 @@ void take_option(Options &options, int name)
     default:
         fail_usage(); /* getopt has said why */
     }
+}
+
+const char *long_name(int name)
+{
+    const option *each = long_options;
+    while (each->val != name)
+        each++;
+    return each->name;
+}
+
+bool attaches(const Options &options)
+{
+    return (options.spec.flags & KP_SPEC_ATTACH) != 0;
 }
 
 /* What is left: 'PROXY COMMAND' -- COMMAND [ARGUMENT]... */
@@ -190,14 +227,33 @@ void take_operands(Options &options, char *operands[])
     options.command = operands + 2;
 }
 
+/* With --attach, COMMAND [ARGUMENT]...: getopt has gone past the -- before it. */
+void take_operands_to_attach(Options &options, char *operands[])
+{
+    if (operands[0] == nullptr)
+        fail_usage("there is no COMMAND after --");
+    if (std::strcmp(operands[-1], "--") != 0)
+        fail_usage("--attach starts no proxy command: -- and COMMAND follow the options");
+    options.command = operands;
+}
+
 } // namespace
 
 Options read_options(int argc, char *argv[])
 {
     Options options;
+    const char *start_option = nullptr;
     int name;
-    while ((name = getopt_long(argc, argv, short_options, long_options, nullptr)) != -1)
+    while ((name = getopt_long(argc, argv, short_options, long_options, nullptr)) != -1) {
         take_option(options, name);
-    take_operands(options, argv + optind);
+        if (std::count(std::begin(start_options), std::end(start_options), name) > 0)
+            start_option = long_name(name);
+    }
+    if (!attaches(options))
+        take_operands(options, argv + optind);
+    else if (start_option != nullptr)
+        fail("--attach starts no proxy: --%s does not go with it", start_option);
+    else
+        take_operands_to_attach(options, argv + optind);
     return options;
 }

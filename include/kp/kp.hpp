@@ -23,6 +23,12 @@
  *         std::fprintf(stderr, "going on without a proxy: %s\n", error.message);
  *     kp::Environment env = proxy.env();        // without one: the host's own
  *
+ * A proxy that runs already is attached to:
+ *
+ *     kp::Spec spec = kp::Spec::attach(8080);
+ *     spec.flags |= KP_SPEC_PROBE_HTTP;
+ *     kp::Proxy proxy = kp::spawn(spec);        // and never signalled
+ *
  * Durations. Where one is optional, none is the default. Zero means zero, and a
  *   negative one counts as zero, so "deadline - now" can be passed as it is. A spec
  *   can't say zero: the least that it says is one millisecond. What is longer than C
@@ -71,6 +77,16 @@ struct Spec {
     std::optional<std::chrono::milliseconds> stop_grace{};
     std::optional<int> log_fd{}; /* none: the host's standard error; 0 is KP_ERR_INVALID */
     std::uint32_t port = 0;      /* 0: an ephemeral one */
+
+    /* For a proxy that runs already: KP_SPEC_ATTACH. Say the rest by ca_bundle, no_proxy and
+     * startup_timeout, and by |= of KP_SPEC_PROBE_HTTP and KP_SPEC_ANY_LISTENER to flags. */
+    static Spec attach(std::uint32_t port) noexcept
+    {
+        Spec spec;
+        spec.flags = KP_SPEC_ATTACH;
+        spec.port = port;
+        return spec;
+    }
 };
 
 /* How a proxy's process ended: as in kp_error, -1 and 0 where that is not known. */

@@ -10,11 +10,13 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unittest
 
 KP_RUN = os.environ["KP_RUN"]
 FIXTURE = os.environ["FIXTURE_PROXY"]
+OTHER_PROTOCOL = ("say", r"220 hello\r\n")  # a mode of the fixture
 PATIENCE = 20  # seconds; nothing that works comes near it
 
 FORWARDED = [signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM,
@@ -52,6 +54,12 @@ def exists(pid):
         return False
 
 
+def blocks(pid, number):
+    with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as status:
+        mask, = (line.split()[1] for line in status if line.startswith("SigBlk:"))
+    return int(mask, 16) >> (number - 1) & 1
+
+
 def wait_until(condition, what):
     end = time.monotonic() + PATIENCE
     while not condition():
@@ -64,6 +72,14 @@ def free_port():
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return sock.getsockname()[1]
+
+
+@contextlib.contextmanager
+def unserved_port():
+    """A port that refuses, and that nobody else gets meanwhile."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield str(bound.getsockname()[1])
 
 
 def variables(output):
@@ -139,12 +155,19 @@ class TestCase(unittest.TestCase):
         return process.returncode, output, errors
 
 
+# Gets a tunnel to the proxy itself through the proxy.
+GET_THROUGH = (sys.executable, "-c", f"""
+import os, socket, urllib.parse
+proxy = urllib.parse.urlsplit(os.environ["HTTPS_PROXY"])
+with socket.create_connection((proxy.hostname, proxy.port), {PATIENCE}) as client:
+    client.sendall(b"CONNECT %s HTTP/1.1\\r\\n\\r\\n" % proxy.netloc.encode())
+    assert b" 200 " in client.recv(4096)
+""")
+
+
 class Command(TestCase):
     def test_gets_the_bouquet_and_a_living_proxy(self):
-        connect = ("import os, socket, urllib.parse\n"
-                   "proxy = urllib.parse.urlsplit(os.environ['HTTPS_PROXY'])\n"
-                   "socket.create_connection((proxy.hostname, proxy.port))")
-        done = self.run_it(self.fixture("serve"), "--", sys.executable, "-c", connect)
+        done = self.run_it("-l", self.path("log"), self.fixture("serve"), "--", *GET_THROUGH)
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         self.assertEqual(len(self.proxies()), 1)
 
@@ -351,6 +374,40 @@ class Options(TestCase):
         self.assertEqual(done.returncode, 125)
         self.environment("--no-reserve", proxy=self.fixture("noreuse"))
 
+    def test_probe_http(self):
+        proxy = self.fixture(*OTHER_PROTOCOL)
+        self.environment("-r", proxy=proxy)
+        done = self.run_it("-r", "--probe-http", proxy, "--", "echo")
+        self.assertEqual((done.returncode, done.stdout), (125, ""))
+        self.assertIn("HTTP", done.stderr)
+        done = self.run_it("--probe-http", "-l", self.path("log"), self.fixture("serve"), "--", *GET_THROUGH)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+
+    def daemon(self, ended):
+        """Opens the port that a proxy command asks for by a file, as Docker's does."""
+        wait_until(lambda: self.read("asked").endswith("\n"), "it is asked")
+        with socket.create_server(("127.0.0.1", int(self.read("asked")))):
+            ended.wait(PATIENCE)
+
+    def run_beside_a_daemon(self, *options):
+        self.write("asked", "")
+        ended = threading.Event()
+        thread = threading.Thread(target=self.daemon, args=[ended])
+        thread.start()
+        try:
+            asking = f"echo $KODA_PROXY_PORT >{shlex.quote(self.path('asked'))}; exec sleep 60"
+            return self.run_it("-r", *options, asking, "--", "true")
+        finally:
+            ended.set()
+            thread.join(PATIENCE)
+
+    def test_any_listener(self):
+        done = self.run_beside_a_daemon()
+        self.assertEqual(done.returncode, 125)
+        self.assertIn("KP_SPEC_ANY_LISTENER", done.stderr)
+        done = self.run_beside_a_daemon("--any-listener")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+
     def test_help_and_version(self):
         for option in ("-h", "--help"):
             done = self.run_it(option)
@@ -369,6 +426,7 @@ class Options(TestCase):
             "timeout": ("-1", "", "x", "1s", "inf", "nan", "1e3", "1.2.3", ".", "99999999999"),
             "grace": ("-0.1", "", "two", "1000001"),
             "port-env": ("", "A=B"),
+            "attach": ("0", "65536", "", "x", "80x"),
             "log": ("", "/no/such/folder/log", "/"),
         }
         for option, values in bad.items():
@@ -383,7 +441,8 @@ class Options(TestCase):
         for arguments in ((), ("true",), ("true", "--"), ("", "--", "true"), ("true", "true"),
                           ("true", "true", "--", "true"), ("true", "-r", "--", "true"),
                           ("--", "--", "true"), ("--unknown", "true", "--", "true"),
-                          ("-x",), ("--port",)):
+                          ("-x",), ("--port",), ("--attach",), ("--attach=80",), ("--attach=80", "--"),
+                          ("--attach=80", "true"), ("--attach=80", "true", "--", "true")):
             with self.subTest(arguments=arguments):
                 done = self.run_it(*arguments)
                 self.assertEqual((done.returncode, done.stdout), (125, ""))
@@ -392,6 +451,86 @@ class Options(TestCase):
     def test_double_dash_may_end_the_options(self):
         done = self.run_it("-r", "--", self.fixture("serve"), "--", "echo", "--")
         self.assertEqual((done.returncode, done.stdout), (0, "--\n"))
+
+
+class Attach(TestCase):
+    def setUp(self):
+        super().setUp()
+        self.proxy, self.port = self.run_fixture("serve")
+
+    def reserved_port(self):
+        """One that the fixture alone gets, which binds with SO_REUSEADDR too."""
+        reservation = socket.socket()
+        self.addCleanup(reservation.close)
+        reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reservation.bind(("127.0.0.1", 0))
+        return str(reservation.getsockname()[1])
+
+    def run_fixture(self, *mode):
+        """A proxy that kp-run has not started, and its port."""
+        port = self.reserved_port()
+        proxy = subprocess.Popen([FIXTURE, *mode], env={"KODA_PROXY_PORT": port},
+                                 stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.addCleanup(proxy.wait)
+        self.addCleanup(proxy.kill)
+        return proxy, port
+
+    def get_through(self, *options):
+        done = self.run_it("-r", *options, "--", *GET_THROUGH)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+
+    def test_goes_through_it_and_leaves_it_alone(self):
+        for option in ("-a", "--attach"):
+            self.get_through(option, self.port)
+            self.get_through("--probe-http", "--any-listener", option, self.port)
+        self.assertIsNone(self.proxy.poll())
+
+    def test_bouquet_is_the_same(self):
+        options = ("-c", "/the/ca.pem", "-n", "a.example")
+        attached = self.run_it("--attach", self.port, *options, "--", "env", "-0")
+        started = self.run_it(*options, self.fixture("serve"), "--", "env", "-0")
+        url = variables(started.stdout)["ALL_PROXY"]
+        self.assertEqual(attached.stdout, started.stdout.replace(url, f"http://127.0.0.1:{self.port}"))
+
+    def test_status_is_passed_on(self):
+        done = self.run_it("--attach", self.port, "--", "sh", "-c", "exit 7")
+        self.assertEqual((done.returncode, done.stderr), (7, ""))
+
+    def test_nobody_answers(self):
+        with unserved_port() as port:
+            options = ("--attach", port, "-t0.15")
+            done = self.run_it(*options, "--", "echo", "output")
+            self.assertEqual((done.returncode, done.stdout), (0, "output\n"))
+            self.assertRegex(done.stderr, rf"\Akp-run: .*{port}.*\n"
+                                          r"kp-run: running 'echo' without the proxy\n\Z")
+            done = self.run_it("--require", *options, "--", "echo", "output")
+            self.assertEqual((done.returncode, done.stdout), (125, ""))
+            self.assertRegex(done.stderr, rf"\Akp-run: .*{port}.*\n\Z")
+
+    def test_other_protocol(self):
+        other, port = self.run_fixture(*OTHER_PROTOCOL)
+        options = ("-r", "--attach", port)
+        self.assertEqual(self.run_it(*options, "--", "true").returncode, 0)
+        done = self.run_it(*options, "--probe-http", "--", "true")
+        self.assertEqual(done.returncode, 125)
+        self.assertIn("HTTP", done.stderr)
+        self.assertIsNone(other.poll())
+
+    def test_signal_ends_the_wait(self):
+        with unserved_port() as port, self.running("-t", "60", "--attach", port, "--", "echo", "ran") as process:
+            wait_until(lambda: blocks(process.pid, signal.SIGTERM), "it takes its signals by a descriptor")
+            process.send_signal(signal.SIGTERM)
+            self.assertEqual(self.finish(process), (128 + signal.SIGTERM, "", ""))
+
+    def test_options_of_a_start_are_refused(self):
+        for option in ("--port=80", "--port-env=A", "--grace=1", "--log=" + self.path("log"),
+                       "--no-guard", "--no-reserve"):
+            for options in ((option, "--attach=80"), ("--attach=80", option)):
+                with self.subTest(options=options):
+                    done = self.run_it(*options, "--", "echo", "output")
+                    self.assertEqual((done.returncode, done.stdout), (125, ""))
+                    words = f"--attach starts no proxy: {option.partition('=')[0]} does not go with it"
+                    self.assertEqual(done.stderr, f"kp-run: {words}\n")
 
 
 class Signals(TestCase):

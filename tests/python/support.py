@@ -16,6 +16,7 @@ import unittest
 import warnings
 
 FIXTURE = os.environ["KP_FIXTURE"]
+OTHER_PROTOCOL = ("say", r"220 hello\r\n")  # a mode of the fixture
 PATIENCE = 30  # seconds; nothing that works comes near it
 
 # A test that hangs says where, before whoever runs it loses patience with the whole file.
@@ -98,6 +99,14 @@ def tunnel(proxy):
             for part in iter(lambda: client.recv(4096), b""):
                 back += part
             return answer.split(b" ", 2)[1], back
+
+
+@contextlib.contextmanager
+def unserved_port():
+    """A port that refuses, and that nobody else gets meanwhile."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
 
 
 class TestCase(unittest.TestCase):

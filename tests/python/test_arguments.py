@@ -1,23 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """The arguments of spawn(): checked, converted, and each in the place that it is meant for."""
 
+import contextlib
 import ctypes
 import io
 import math
 import os
 import pathlib
+import socket
+import threading
 import unittest
+from unittest import mock
 
 import kp
 import support
 from kp import _ffi, _spec
 from support import FIXTURE, fixture
-
-DEFAULTS = {
-    "command": ["program"], "port": None, "startup_timeout": None, "stop_grace": None, "env": None,
-    "clear_env": False, "cwd": None, "log": None, "ca_bundle": None, "no_proxy": None, "port_env": None,
-    "guard": True, "reserve": True,
-}
 
 
 def listed(pointer):
@@ -31,7 +29,7 @@ class Struct(support.TestCase):
     """What the library would be given."""
 
     def struct(self, **arguments):
-        return _spec.Spec(**{**DEFAULTS, **arguments}).struct()
+        return _spec.Spec(**{"command": ["program"], **arguments}).struct()
 
     def check_refused(self, words, **arguments):
         with self.assertRaisesRegex(kp.InvalidError, words):
@@ -57,8 +55,11 @@ class Struct(support.TestCase):
 
     def test_flags(self):
         self.assertEqual(self.struct(clear_env=True).flags, _ffi.SPEC_CLEAR_ENV)
+        self.assertEqual(self.struct(probe_http=True).flags, _ffi.SPEC_PROBE_HTTP)
         self.assertEqual(self.struct(guard=False).flags, _ffi.SPEC_NO_GUARD)
         self.assertEqual(self.struct(reserve=False).flags, _ffi.SPEC_NO_RESERVE)
+        self.assertEqual(self.struct(any_listener=True).flags, _ffi.SPEC_ANY_LISTENER)
+        self.assertEqual(self.struct(attach=True).flags, _ffi.SPEC_ATTACH)
 
     def test_durations_are_rounded_up(self):
         for seconds, ms in (0.0001, 1), (0.0011, 2), (0.15, 150), (1.1, 1100), (5, 5000), (4294967.295, 2**32 - 1):
@@ -120,6 +121,37 @@ class Struct(support.TestCase):
             self.check_refused("log must be", log=fd)
 
 
+class Forms(support.TestCase):
+    """Each argument of each function is found in its own place of the spec."""
+
+    VALUES = {"startup_timeout": 2.0, "stop_grace": 3.0, "env": {"A": "B"}, "cwd": "c", "log": 4,
+              "ca_bundle": "d", "no_proxy": "e", "port_env": "f"}
+
+    def check(self, spec_of, values, flags, **given):
+        values = {name: self.VALUES[name] for name in values}
+        plain = vars(_spec.Spec(**given))
+        self.assertEqual(vars(spec_of(**values)), {**plain, **values})
+        for flag in flags:
+            changed = {flag: not plain[flag]}
+            self.assertEqual(vars(spec_of(**changed)), {**plain, **changed})
+
+    def started(self, function, *args, **given):
+        with mock.patch.object(kp.Proxy, "_start"), mock.patch.object(kp.Proxy, "_become_ready"):
+            return function(*args, **given)._spec
+
+    def test_spawn(self):
+        flags = "clear_env", "guard", "reserve", "probe_http", "any_listener"
+        for function in kp.spawn, kp.spawn_async:
+            self.check(lambda **given: self.started(function, ["a"], port=1, **given),
+                       self.VALUES, flags, command=["a"], port=1)
+
+    def test_attach(self):
+        for function in kp.attach, kp.attach_async:
+            self.check(lambda **given: self.started(function, 1, **given),
+                       ("startup_timeout", "ca_bundle", "no_proxy"), ("probe_http", "any_listener"),
+                       port=1, attach=True)
+
+
 class Effects(support.TestCase):
     """What the proxy finds."""
 
@@ -165,6 +197,40 @@ class Effects(support.TestCase):
             self.assertTrue(support.listens(proxy.port))
         with self.assertRaises(kp.ExitedError):
             kp.spawn(fixture("noreuse"))
+
+    def test_probe_http(self):
+        command = fixture(*support.OTHER_PROTOCOL)
+        with kp.spawn(command):
+            pass
+        with self.assertRaises(kp.NotHttpError):
+            kp.spawn(command, probe_http=True)
+        with kp.spawn(fixture("serve"), probe_http=True) as proxy:
+            self.assertEqual(support.tunnel(proxy), (b"200", b"there and back"))
+
+    def daemon(self, path, ended):
+        """Opens the port that a command asks for by a file, as Docker's does."""
+        support.wait_until(lambda: os.path.exists(path) and os.path.getsize(path), "it is asked")
+        with open(path, encoding="ascii") as file:
+            port = int(file.read())
+        with socket.create_server(("127.0.0.1", port)):
+            ended.wait(support.PATIENCE)
+
+    @contextlib.contextmanager
+    def command_that_asks_a_daemon(self):
+        path, ended = self.path("asked"), threading.Event()
+        thread = threading.Thread(target=self.daemon, args=[path, ended])
+        thread.start()
+        try:
+            yield ["sh", "-c", f'echo "${kp.PORT_ENV}" >"$0"; exec sleep 60', path]
+        finally:
+            ended.set()
+            thread.join(support.PATIENCE)
+
+    def test_any_listener(self):
+        with self.command_that_asks_a_daemon() as command, self.assertRaises(kp.ForeignListenerError):
+            kp.spawn(command)
+        with self.command_that_asks_a_daemon() as command, kp.spawn(command, any_listener=True) as proxy:
+            self.assertTrue(support.listens(proxy.port))
 
     def test_port(self):
         with kp.spawn(fixture("serve")) as proxy:

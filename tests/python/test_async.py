@@ -71,21 +71,6 @@ class Start(AsyncTestCase):
                 async with kp.spawn_async(command, startup_timeout=timeout):
                     self.fail("it is not ready")
 
-    async def test_arguments_are_those_of_spawn(self):
-        """Each has a value of its own: two that are swapped differ."""
-        given = {"port": 1, "startup_timeout": 2.0, "stop_grace": 3.0, "env": {"A": "B"}, "clear_env": True,
-                 "cwd": "c", "log": 4, "ca_bundle": "d", "no_proxy": "e", "port_env": "f",
-                 "guard": False, "reserve": True}
-        for spawn in self.spec_of_spawn, lambda *args, **given: kp.spawn_async(*args, **given)._spec:
-            spec = vars(spawn(["program"], **given))
-            self.assertEqual(spec, {"command": ["program"], **given})
-            spec = vars(spawn(["program"], guard=True, reserve=False))
-            self.assertEqual((spec["guard"], spec["reserve"]), (True, False))
-
-    def spec_of_spawn(self, *args, **given):
-        with mock.patch.object(kp.Proxy, "_start"), mock.patch.object(kp.Proxy, "_become_ready"):
-            return kp.spawn(*args, **given)._spec
-
     async def test_many_at_once(self):
         proxies = await asyncio.gather(*(kp.spawn_async(fixture("late", 5 * i)) for i in range(20)))
         self.assertEqual(len({proxy.port for proxy in proxies}), 20)

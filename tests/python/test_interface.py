@@ -128,8 +128,8 @@ class Constants(support.TestCase):
 
     def test_flags(self):
         in_header = constants("SPEC_")
-        for name in "CLEAR_ENV", "NO_GUARD", "NO_RESERVE":
-            self.assertEqual(getattr(_ffi, "SPEC_" + name), in_header[name])
+        in_package = {name[len("SPEC_"):]: getattr(_ffi, name) for name in vars(_ffi) if name.startswith("SPEC_")}
+        self.assertEqual(in_package, in_header)
 
     def test_strings(self):
         self.assertEqual(kp.PORT_ENV, macro("KP_PORT_ENV"))
@@ -154,9 +154,19 @@ class Package(support.TestCase):
                     self.assertTrue(inspect.getdoc(value), f"{name}.{member}")
 
     def test_both_forms_take_the_same_arguments(self):
-        parameters = [inspect.signature(each).parameters for each in (kp.spawn, kp.spawn_async)]
-        self.assertEqual(*map(dict, parameters))
-        self.assertEqual(list(parameters[0]), list(inspect.signature(kp._spec.Spec).parameters))
+        for forms in (kp.spawn, kp.spawn_async), (kp.attach, kp.attach_async):
+            parameters = [inspect.signature(each).parameters for each in forms]
+            self.assertEqual(*map(dict, parameters))
+
+    def test_spec_has_every_argument(self):
+        """And the same defaults."""
+        def defaults(function):
+            return {name: each.default for name, each in inspect.signature(function).parameters.items()
+                    if each.kind is each.KEYWORD_ONLY}
+
+        spec = {name: each.default for name, each in inspect.signature(kp._spec.Spec).parameters.items()}
+        self.assertEqual({"command": (), **defaults(kp.spawn), "attach": False}, spec)
+        self.assertLessEqual(defaults(kp.attach).items(), spec.items())
 
 
 class Loading(support.TestCase):

@@ -218,6 +218,19 @@ void each_field_has_its_own_place()
     CHECK(seen.port == 70000);
 }
 
+void attach_sets_flag_and_port_alone()
+{
+    static_assert(std::is_aggregate<kp::Spec>::value, "as it is without that function");
+    hand_over(kp::Spec::attach(8080));
+    CHECK(seen.flags == KP_SPEC_ATTACH && seen.port == 8080);
+    CHECK(seen_argv == "" && seen_env == "");
+    CHECK(seen.cwd == nullptr && seen.ca_bundle == nullptr);
+    CHECK(seen.no_proxy == nullptr && seen.port_env == nullptr);
+    CHECK(seen.log_fd == 0 && seen.startup_timeout_ms == 0 && seen.stop_grace_ms == 0);
+    hand_over(kp::Spec::attach(70000));
+    CHECK(seen.port == 70000);
+}
+
 std::uint32_t as_spec(milliseconds time)
 {
     kp::Spec spec = true_spec();
@@ -435,6 +448,7 @@ void afresh()
 const Case cases[] = {
     {"new_sets_defaults", afresh<new_sets_defaults>},
     {"each field has its own place", afresh<each_field_has_its_own_place>},
+    {"attach sets flag and port alone", afresh<attach_sets_flag_and_port_alone>},
     {"a spec's durations never wrap", afresh<spec_durations_never_wrap>},
     {"a call's durations never wrap", afresh<call_durations_never_wrap>},
     {"strings are never cut", afresh<strings_are_never_cut>},

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A proxy's life through the veneer, on the real library: proxy FIXTURE_PROXY */
 #include "check.hpp"
+#include "net.hpp"
 
 #include <csignal>
 #include <cstring>
@@ -227,6 +228,91 @@ void an_empty_proxy_changes_nothing()
     CHECK(none.try_restart(error) == KP_ERR_INVALID);
 }
 
+bool answers(const kp::Environment &env)
+{
+    return answer_of(value_of(env, "HTTPS_PROXY")).find("HTTP/1.1 200 ") == 0;
+}
+
+void attached_to_and_left_alone()
+{
+    kp_error error;
+    kp::Proxy running = kp::try_spawn(fixture_spec({"serve"}), error);
+    {
+        kp::Spec spec = kp::Spec::attach(running.port());
+        spec.no_proxy = "";
+        spec.flags |= KP_SPEC_PROBE_HTTP;
+        kp::Proxy proxy = kp::try_spawn(spec, error);
+        CHECK(proxy.state() == KP_STATE_READY && proxy.port() == running.port());
+        CHECK(proxy.pid() == 0 && !proxy.exit_status());
+        const kp::Environment env = proxy.try_env();
+        CHECK(value_of(env, "NO_PROXY") == "" && answers(env));
+
+        CHECK(proxy.stop() == KP_OK);
+        CHECK(proxy.try_wait(KP_STATE_EXITED, std::chrono::seconds(0), error) == KP_OK);
+        CHECK(!proxy.exit_status() && answers(env));
+        CHECK(proxy.try_restart(error) == KP_OK && proxy.state() == KP_STATE_STARTING);
+        CHECK(step_through(proxy, KP_STATE_READY, error) == KP_OK);
+    }
+    CHECK(running.try_wait(KP_STATE_EXITED, std::chrono::seconds(0), error) == KP_AGAIN);
+    CHECK(answers(running.try_env()));
+}
+
+void nobody_to_attach_to()
+{
+    kp_error error;
+    const Socket nobody = bound(0);
+    kp::Spec spec = kp::Spec::attach(port_of(nobody));
+    spec.startup_timeout = std::chrono::milliseconds(150);
+    CHECK(!kp::try_spawn(spec, error) && error.code == KP_ERR_TIMED_OUT);
+}
+
+void another_protocol_is_no_proxy()
+{
+    kp_error error;
+    kp::Proxy running = kp::try_spawn(fixture_spec({"say", "220 hello\\r\\n"}), error);
+    kp::Spec spec = kp::Spec::attach(running.port());
+    CHECK(bool(kp::try_spawn(spec, error)));
+    spec.flags |= KP_SPEC_PROBE_HTTP;
+    CHECK(!kp::try_spawn(spec, error) && error.code == KP_ERR_NOT_HTTP);
+    CHECK(running.try_step(error) == KP_OK && running.state() == KP_STATE_READY);
+}
+
+/* A listener of this host's own, where the proxy was to have one. */
+kp_result start_beside_a_stranger(std::uint32_t flags, kp_error &error)
+{
+    kp::Spec spec = fixture_spec({"never"});
+    spec.flags = flags;
+    kp::Proxy proxy = kp::try_start(spec, error);
+    const Socket stranger = listening(proxy.port());
+    return step_through(proxy, KP_STATE_READY, error);
+}
+
+void a_strangers_listener()
+{
+    kp_error error;
+    CHECK(start_beside_a_stranger(0, error) == KP_ERR_FOREIGN_LISTENER);
+    CHECK(start_beside_a_stranger(KP_SPEC_ANY_LISTENER, error) == KP_OK);
+}
+
+void what_attach_can_not_have()
+{
+    const auto invalid = [](void (*change)(kp::Spec &)) {
+        kp_error error;
+        kp::Spec spec = kp::Spec::attach(8080);
+        change(spec);
+        return !kp::try_start(spec, error) && error.code == KP_ERR_INVALID;
+    };
+    CHECK(invalid([](kp::Spec &spec) { spec.port = 0; }));
+    CHECK(invalid([](kp::Spec &spec) { spec.port = 65536; }));
+    CHECK(invalid([](kp::Spec &spec) { spec.argv = {"true"}; }));
+    CHECK(invalid([](kp::Spec &spec) { spec.env = {"A=B"}; }));
+    CHECK(invalid([](kp::Spec &spec) { spec.cwd = "/"; }));
+    CHECK(invalid([](kp::Spec &spec) { spec.log_fd = STDERR_FILENO; }));
+    CHECK(invalid([](kp::Spec &spec) { spec.flags |= KP_SPEC_CLEAR_ENV; }));
+    CHECK(invalid([](kp::Spec &spec) { spec.flags |= KP_SPEC_NO_GUARD; }));
+    CHECK(invalid([](kp::Spec &spec) { spec.flags |= KP_SPEC_NO_RESERVE; }));
+}
+
 #ifdef __cpp_exceptions
 void thrown_and_caught()
 {
@@ -272,6 +358,11 @@ const Case cases[] = {
     {"the spec reaches the proxy", the_spec_reaches_the_proxy},
     {"the environment of children", the_environment_of_children},
     {"an empty proxy changes nothing", an_empty_proxy_changes_nothing},
+    {"attached to and left alone", attached_to_and_left_alone},
+    {"nobody to attach to", nobody_to_attach_to},
+    {"another protocol is no proxy", another_protocol_is_no_proxy},
+    {"a stranger's listener", a_strangers_listener},
+    {"what attach can not have", what_attach_can_not_have},
 #ifdef __cpp_exceptions
     {"thrown and caught", thrown_and_caught},
     {"unwinding stops the proxy", unwinding_stops_the_proxy},

@@ -15,9 +15,15 @@ The same on an asyncio loop, without a thread and without ever blocking the loop
     async with kp.spawn_async(["my-proxy"]) as proxy:
         child = await asyncio.create_subprocess_exec("curl", url, env=proxy.env())
 
-The proxy's side of the contract: it binds 127.0.0.1 at the port that it finds in the
-variable KODA_PROXY_PORT, speaks HTTP CONNECT there, and stays in the foreground until it
-is killed.
+A proxy that runs already, such as a corporate agent, is attached to: it is known to be
+there, children are told how to reach it, and it is never signalled::
+
+    with kp.attach(8080) as proxy:
+        subprocess.run(["curl", "https://example.com"], env=proxy.env())
+
+A started proxy's side of the contract: it binds 127.0.0.1 at the port that it finds in
+the variable KODA_PROXY_PORT, speaks HTTP CONNECT there, and stays in the foreground until
+it is killed.
 
 A host that would rather go on without a proxy that can't be started says so::
 
@@ -39,23 +45,25 @@ Rules that hold throughout:
 * A proxy that was not closed is stopped when it is collected, and when Python exits.
 """
 
-from ._async import AsyncProxy, spawn_async
+from ._async import AsyncProxy, attach_async, spawn_async
 from ._base import ExitStatus, State
 from ._environment import env
 from ._errors import (
     Code,
     Error,
     ExitedError,
+    ForeignListenerError,
     ForkedError,
     GuardError,
     InvalidError,
+    NotHttpError,
     PortInUseError,
     SpawnError,
     StateError,
     TimedOutError,
 )
 from ._ffi import DEFAULT_NO_PROXY, PORT_ENV, version
-from ._proxy import Proxy, spawn
+from ._proxy import Proxy, attach, spawn
 
 __all__ = [
     "DEFAULT_NO_PROXY",
@@ -65,15 +73,19 @@ __all__ = [
     "Error",
     "ExitStatus",
     "ExitedError",
+    "ForeignListenerError",
     "ForkedError",
     "GuardError",
     "InvalidError",
+    "NotHttpError",
     "PortInUseError",
     "Proxy",
     "SpawnError",
     "State",
     "StateError",
     "TimedOutError",
+    "attach",
+    "attach_async",
     "env",
     "spawn",
     "spawn_async",

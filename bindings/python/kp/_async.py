@@ -16,7 +16,8 @@ _Self = TypeVar("_Self", bound="AsyncProxy")
 
 
 class AsyncProxy(BaseProxy):
-    """A proxy that `spawn_async()` has made. It starts when it is entered or awaited::
+    """A proxy that `spawn_async()` or `attach_async()` has made. It starts when it is entered
+    or awaited::
 
         async with kp.spawn_async(command) as proxy: ...    # closes itself
         proxy = await kp.spawn_async(command)               # to be closed by the host
@@ -170,6 +171,8 @@ def spawn_async(
     port_env: Optional[str] = None,
     guard: bool = True,
     reserve: bool = True,
+    probe_http: bool = False,
+    any_listener: bool = False,
 ) -> AsyncProxy:
     """A proxy for the running asyncio loop, to be entered by `async with`, or awaited.
 
@@ -191,5 +194,34 @@ def spawn_async(
             port_env=port_env,
             guard=guard,
             reserve=reserve,
+            probe_http=probe_http,
+            any_listener=any_listener,
+        )
+    )
+
+
+def attach_async(
+    port: int,
+    *,
+    startup_timeout: Optional[float] = None,
+    ca_bundle: Optional[Path] = None,
+    no_proxy: Optional[str] = None,
+    probe_http: bool = False,
+    any_listener: bool = False,
+) -> AsyncProxy:
+    """A proxy that runs already, for the running asyncio loop: entered or awaited.
+
+    The arguments and what is raised are those of `attach()`; all of it is raised when the
+    proxy is entered or awaited.
+    """
+    return AsyncProxy(
+        Spec(
+            attach=True,
+            port=port,
+            startup_timeout=startup_timeout,
+            ca_bundle=ca_bundle,
+            no_proxy=no_proxy,
+            probe_http=probe_http,
+            any_listener=any_listener,
         )
     )

@@ -44,11 +44,12 @@ class ExitStatus(NamedTuple):
 
 def _abandon(handle: _ffi.Handle, owner: int) -> None:
     """The end of a proxy that nobody closed: it is collected, or Python exits."""
-    forgotten = lib.kp_handle_pid(handle) if os.getpid() == owner else 0
+    forgotten = lib.kp_handle_port(handle) if os.getpid() == owner else 0
     _ffi.release(handle)
     # Last, as a warning may be an exception.
     if forgotten:
-        warnings.warn(f"proxy {forgotten} was never closed", ResourceWarning, stacklevel=3)
+        words = f"the proxy on port {forgotten} was never closed"
+        warnings.warn(words, ResourceWarning, stacklevel=3)
 
 
 class BaseProxy:
@@ -64,7 +65,8 @@ class BaseProxy:
         self._given_up: Optional[Error] = None
         self._known = State.EXITED
         self._exit_status: Optional[ExitStatus] = None
-        self._pid = self._port = 0
+        self._pid: Optional[int] = None
+        self._port = 0
 
     # ---- Look ----
 
@@ -79,8 +81,11 @@ class BaseProxy:
         return f"http://127.0.0.1:{self._port}"
 
     @property
-    def pid(self) -> int:
-        """The process id, for logs. It stays after the exit, so send no signal to it."""
+    def pid(self) -> Optional[int]:
+        """The process id, for logs; None: attached, or not started yet.
+
+        It stays after the exit, so send no signal to it.
+        """
         return self._pid
 
     @property
@@ -97,7 +102,10 @@ class BaseProxy:
 
     @property
     def alive(self) -> bool:
-        """Whether the process runs, be it ready or not; this looks afresh."""
+        """Whether the process runs, be it ready or not; this looks afresh.
+
+        One that was attached to counts as alive until it is stopped: nobody watches it.
+        """
         return self.state is not State.EXITED and self._exit_status is None
 
     def env(self, base: Optional[Mapping[str, str]] = None) -> dict[str, str]:
@@ -176,7 +184,7 @@ class BaseProxy:
         if not state:
             return  # Another thread has closed it just now.
         before, self._known = self._known, State(state)
-        self._pid = lib.kp_handle_pid(self._handle)
+        self._pid = lib.kp_handle_pid(self._handle) or None
         self._exit_status = self._read_exit_status()
         if self._known is not before:
             self._changed()

@@ -96,9 +96,21 @@ class ExitedError(Error):
 
 
 class TimedOutError(Error):
-    """The proxy runs but did not bind in time."""
+    """The proxy runs but did not bind in time; of `attach()`: nobody answered."""
 
     code = Code.TIMED_OUT
+
+
+class ForeignListenerError(Error):
+    """Something else listens on the port; `any_listener=True` accepts it."""
+
+    code = Code.FOREIGN_LISTENER
+
+
+class NotHttpError(Error):
+    """`probe_http=True`: what listens is not an HTTP proxy, or did not answer in time."""
+
+    code = Code.NOT_HTTP
 
 
 class StateError(Error):
@@ -122,6 +134,8 @@ _CLASSES: dict[int, type[Error]] = {
         GuardError,
         ExitedError,
         TimedOutError,
+        ForeignListenerError,
+        NotHttpError,
         StateError,
         ForkedError,
     )

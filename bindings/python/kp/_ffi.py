@@ -20,8 +20,11 @@ DEFAULT_NO_PROXY = "localhost,127.0.0.1,::1,[::1],169.254.0.0/16,10.0.0.0/8,172.
 """What children reach without the proxy, unless `no_proxy` says otherwise."""
 
 SPEC_CLEAR_ENV = 1 << 0
+SPEC_PROBE_HTTP = 1 << 1
 SPEC_NO_GUARD = 1 << 2
 SPEC_NO_RESERVE = 1 << 3
+SPEC_ANY_LISTENER = 1 << 4
+SPEC_ATTACH = 1 << 5
 
 Result = ctypes.c_int32
 State = ctypes.c_int32

@@ -21,7 +21,8 @@ _Self = TypeVar("_Self", bound="Proxy")
 
 
 class Proxy(BaseProxy):
-    """A proxy that `spawn()` has started. As a context manager it closes itself."""
+    """A proxy that `spawn()` has started, or `attach()` found. As a context manager it closes
+    itself."""
 
     def wait(self, timeout: Optional[float] = None) -> ExitStatus:
         """Waits until the proxy has ended, and says how.
@@ -130,6 +131,8 @@ def spawn(
     port_env: Optional[str] = None,
     guard: bool = True,
     reserve: bool = True,
+    probe_http: bool = False,
+    any_listener: bool = False,
 ) -> Proxy:
     """Starts a proxy and waits until it is ready.
 
@@ -154,11 +157,15 @@ def spawn(
     reserve: whether the port is kept from other programs. False, in messages
         KP_SPEC_NO_RESERVE, is for a proxy that binds without SO_REUSEADDR, such as Python's
         socketserver.TCPServer.
+    probe_http: whether it is ready only once it answers a CONNECT as an HTTP proxy does.
+    any_listener: accept a listener that is not the proxy's own, as with `docker run -p` and
+        systemd-run. Such a daemon may listen before the proxy does: use it with
+        `probe_http`. Messages call it KP_SPEC_ANY_LISTENER.
 
     Raises `Error`; then nothing of the proxy is left, as after a Ctrl-C. A
     proxy that failed is stopped like any other, so this may take `stop_grace` longer.
     """
-    proxy = Proxy(
+    return _started(
         Spec(
             command=command,
             port=port,
@@ -173,8 +180,49 @@ def spawn(
             port_env=port_env,
             guard=guard,
             reserve=reserve,
+            probe_http=probe_http,
+            any_listener=any_listener,
         )
     )
+
+
+def attach(
+    port: int,
+    *,
+    startup_timeout: Optional[float] = None,
+    ca_bundle: Optional[Path] = None,
+    no_proxy: Optional[str] = None,
+    probe_http: bool = False,
+    any_listener: bool = False,
+) -> Proxy:
+    """Waits until a proxy that runs already, such as a corporate agent, answers on a port.
+
+    It is never signalled: `stop()` and `close()` leave it running, `restart()` looks for it
+    anew. Nobody watches it either: until then it counts as ready and alive, `wait()` waits
+    for a `stop()`, and there is no exit status.
+
+    port: its port on 127.0.0.1.
+    startup_timeout: seconds that it has to answer; None: 5.
+    any_listener: accept one that belongs to another user than root and the host's own.
+    ca_bundle, no_proxy, probe_http: as for `spawn()`.
+
+    Raises `Error`.
+    """
+    return _started(
+        Spec(
+            attach=True,
+            port=port,
+            startup_timeout=startup_timeout,
+            ca_bundle=ca_bundle,
+            no_proxy=no_proxy,
+            probe_http=probe_http,
+            any_listener=any_listener,
+        )
+    )
+
+
+def _started(spec: Spec) -> Proxy:
+    proxy = Proxy(spec)
     try:
         proxy._start()
         proxy._become_ready()

@@ -81,27 +81,33 @@ def _argv(command: Iterable[Path]) -> list[bytes]:
 
 @dataclass(frozen=True)
 class Spec:
-    """The arguments of `spawn()`, as they were given."""
+    """The arguments of `spawn()`, or of `attach()`, as they were given."""
 
-    command: Iterable[Path]
-    port: Optional[int]
-    startup_timeout: Optional[float]
-    stop_grace: Optional[float]
-    env: Optional[Mapping[str, str]]
-    clear_env: bool
-    cwd: Optional[Path]
-    log: Union[None, int, HasFileno]
-    ca_bundle: Optional[Path]
-    no_proxy: Optional[str]
-    port_env: Optional[str]
-    guard: bool
-    reserve: bool
+    command: Iterable[Path] = ()
+    port: Optional[int] = None
+    startup_timeout: Optional[float] = None
+    stop_grace: Optional[float] = None
+    env: Optional[Mapping[str, str]] = None
+    clear_env: bool = False
+    cwd: Optional[Path] = None
+    log: Union[None, int, HasFileno] = None
+    ca_bundle: Optional[Path] = None
+    no_proxy: Optional[str] = None
+    port_env: Optional[str] = None
+    guard: bool = True
+    reserve: bool = True
+    probe_http: bool = False
+    any_listener: bool = False
+    attach: bool = False
 
     def _flags(self) -> int:
         return (
             (_ffi.SPEC_CLEAR_ENV if self.clear_env else 0)
+            | (_ffi.SPEC_PROBE_HTTP if self.probe_http else 0)
             | (0 if self.guard else _ffi.SPEC_NO_GUARD)
             | (0 if self.reserve else _ffi.SPEC_NO_RESERVE)
+            | (_ffi.SPEC_ANY_LISTENER if self.any_listener else 0)
+            | (_ffi.SPEC_ATTACH if self.attach else 0)
         )
 
     def struct(self) -> _ffi.Spec:
