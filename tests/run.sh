@@ -17,10 +17,14 @@ export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
 set_up() {
     need_packages git gcc g++ clang meson ninja-build pkgconf binutils libcmocka-dev python3 \
         valgrind clang-format shellcheck mypy curl openssl ca-certificates \
-        tinyproxy squid mitmproxy libnss-wrapper
+        tinyproxy squid mitmproxy libnss-wrapper privoxy haproxy apache2 trafficserver cntlm \
+        nghttp2-proxy dante-server microsocks socat openssh-client openssh-server golang-go \
+        nodejs npm \
+        bubblewrap catatonit dumb-init expect gdb make parallel strace sudo supervisor time tini
     if [ "$(uname -m)" = x86_64 ]; then
         need_packages libc6-dev-i386
     fi
+    sh tests/real/install-node-packages.sh
 }
 
 # configure FOLDER OPTION...

@@ -27,18 +27,33 @@ have_file() {
 
 have_package() {
     case $1 in
-    g++ | gcc | clang | clang-format | meson | valgrind | shellcheck | curl | openssl | squid | tinyproxy | mypy | git)
+    g++ | gcc | clang | clang-format | meson | valgrind | shellcheck | curl | openssl | mypy | git)
+        have_command "$1"
+        ;;
+    apache2 | cntlm | haproxy | microsocks | npm | privoxy | socat | squid | tinyproxy | \
+        catatonit | dumb-init | gdb | make | parallel | strace | sudo | tini)
         have_command "$1"
         ;;
     binutils) have_command readelf ;;
+    bubblewrap) have_command bwrap ;;
     ca-certificates) have_file /etc/ssl/certs/ca-certificates.crt ;;
+    dante-server) have_command danted ;;
+    expect) have_command unbuffer ;;
+    golang-go) have_command go ;;
     libc6-dev-i386) have_file /usr/include/gnu/stubs-32.h /usr/include/*/gnu/stubs-32.h ;;
     libcmocka-dev) have_command pkg-config && pkg-config --exists cmocka ;;
     libnss-wrapper) have_file /usr/lib/*/libnss_wrapper.so /usr/lib/libnss_wrapper.so /usr/lib64/libnss_wrapper.so ;;
     mitmproxy) have_command mitmdump ;;
+    nghttp2-proxy) have_command nghttpx ;;
     ninja-build) have_command ninja ;;
+    nodejs) have_command node ;;
+    openssh-client) have_command ssh ;;
+    openssh-server) have_file /usr/sbin/sshd ;;
     pkgconf) have_command pkg-config ;;
     python3) have_file /usr/bin/python3 ;;
+    supervisor) have_command supervisord ;;
+    time) have_file /usr/bin/time ;;
+    trafficserver) have_command traffic_server ;;
     *)
         echo "setup.sh does not know how to look for $1" >&2
         exit 1
