@@ -173,6 +173,8 @@ kp_result kp_handle::verify(kp_error *error)
     group_.keep(static_cast<sys::Process &&>(verdict.outside));
     if (has(*spec_, KP_SPEC_ANY_LISTENER)) // also where connections are sent on, and nobody listens
         return KP_OK;
+    if (verdict.whose == Verdict::Failed)
+        return fail(fail_system(error, verdict.sys_errno, "look for the listener's owner"), error);
     bool doubtful = verdict.whose == Verdict::Doubtful;
     if (verdict.whose == Verdict::Other || (doubtful && !may_doubt()))
         return fail(fail_foreign(error, place(), verdict.stranger), error);

@@ -22,7 +22,15 @@ Stranger identify(const sys::Listener &listener)
     return stranger;
 }
 
-// `judge` tells the owner of one listener.
+Verdict failed(int sys_errno)
+{
+    Verdict verdict;
+    verdict.whose = Verdict::Failed;
+    verdict.sys_errno = sys_errno;
+    return verdict;
+}
+
+// `judge` tells the owner of one listener, or why it can't.
 template <typename Judge>
 Verdict judge_each(uint16_t port, Judge judge)
 {
@@ -32,7 +40,10 @@ Verdict judge_each(uint16_t port, Judge judge)
     while (listeners.next(listener)) {
         if (!listener.reached)
             continue;
-        sys::Owner owner = judge(listener, verdict.outside);
+        sys::Owner owner = sys::Owner::Unknown;
+        int result = judge(listener, owner, verdict.outside);
+        if (result != 0)
+            return failed(result);
         if (owner == sys::Owner::Other) {
             verdict.whose = Verdict::Other;
             verdict.stranger = identify(listener);
@@ -41,6 +52,8 @@ Verdict judge_each(uint16_t port, Judge judge)
         if (verdict.whose != Verdict::Unknown)
             verdict.whose = owner == sys::Owner::Kin ? Verdict::Proxy : Verdict::Unknown;
     }
+    if (listeners.shortage() != 0)
+        return failed(listeners.shortage());
     if (!listeners.is_complete())
         verdict.whose = Verdict::Unknown;
     return verdict;
@@ -57,9 +70,10 @@ bool is_certain(const Stranger &stranger, const sys::Kin &kin)
 
 Verdict verify(uint16_t port, const sys::Kin &kin)
 {
-    Verdict verdict = judge_each(port, [&](const sys::Listener &listener, sys::Process &outside) {
-        return sys::find_owner(listener, kin, outside);
-    });
+    Verdict verdict = judge_each(
+        port, [&](const sys::Listener &listener, sys::Owner &owner, sys::Process &outside) {
+            return sys::find_owner(listener, kin, owner, outside);
+        });
     if (verdict.whose == Verdict::Other && !is_certain(verdict.stranger, kin))
         verdict.whose = Verdict::Doubtful;
     return verdict;
@@ -67,8 +81,9 @@ Verdict verify(uint16_t port, const sys::Kin &kin)
 
 Verdict verify_attached(uint16_t port)
 {
-    return judge_each(port, [](const sys::Listener &listener, sys::Process &) {
-        return sys::is_trusted(listener.uid) ? sys::Owner::Kin : sys::Owner::Other;
+    return judge_each(port, [](const sys::Listener &listener, sys::Owner &owner, sys::Process &) {
+        owner = sys::is_trusted(listener.uid) ? sys::Owner::Kin : sys::Owner::Other;
+        return 0;
     });
 }
 

@@ -79,19 +79,19 @@ static void it_is_stopped(void **state)
     assert_contains(scene->error.message, "it is stopped");
 }
 
-static void a_full_backlog(void **state)
+static void connections_that_are_not_answered(void **state)
 {
     struct scene *scene = *state;
-    assert_result(KP_ERR_TIMED_OUT, spawn(scene, soon(FIXTURE("full", "60000"))));
+    assert_result(KP_ERR_TIMED_OUT, spawn(scene, soon(FIXTURE("mute", "60000"))));
     assert_contains(scene->error.message, "backlog");
     assert_int_equal(scene->error.sys_errno, 0);
 }
 
 /* The kernel would ask again after one second, and then after three. */
-static void a_backlog_that_was_full(void **state)
+static void connections_that_are_answered_later(void **state)
 {
     struct scene *scene = *state;
-    kp_spec spec = spec_for(FIXTURE("full", "100"));
+    kp_spec spec = spec_for(FIXTURE("mute", "100"));
     spec.startup_timeout_ms = 900;
     if (!left_out_under_valgrind(__func__))
         get_ready(scene, spec);
@@ -205,8 +205,8 @@ int main(void)
         TEST(only_on_another_address),
         TEST(only_on_another_port),
         TEST(it_is_stopped),
-        EACH_WAY(a_full_backlog),
-        EACH_WAY(a_backlog_that_was_full),
+        EACH_WAY(connections_that_are_not_answered),
+        EACH_WAY(connections_that_are_answered_later),
         EACH_WAY(another_process_listens),
         EACH_WAY(another_process_without_a_reservation),
         EACH_WAY(any_listener_is_accepted),

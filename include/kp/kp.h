@@ -155,10 +155,9 @@ enum {
                                       without `reuseaddr` are such programs */
     KP_SPEC_ANY_LISTENER = 1 << 4, /* accept a listener that is not the proxy's own, as with
                                       `docker run -p` and systemd-run, where another process opens
-                                      the port: use it with KP_SPEC_PROBE_HTTP and a fixed port. A
-                                      port that is taken before the start is KP_ERR_PORT_IN_USE all
-                                      the same */
-    KP_SPEC_ATTACH = 1 << 5        /* the proxy runs already, on `port`: see Attaching, below */
+                                      the port: use it with KP_SPEC_PROBE_HTTP. A port that is taken
+                                      before the start is KP_ERR_PORT_IN_USE all the same */
+    KP_SPEC_ATTACH = 1 << 5        /* the proxy runs already, on `port`: see Attaching, above */
 };
 
 /* ---- 2. The spec and the error ------------------------------------------ */
@@ -271,7 +270,8 @@ KP_API int64_t kp_handle_timeout_ns(const kp_handle *handle);
  * KP_ERR_TIMED_OUT   it did not bind in time
  * KP_ERR_FOREIGN_LISTENER, KP_ERR_NOT_HTTP   as from kp_spawn()
  * KP_ERR_GUARD       its guard ended before it was ready
- * KP_ERR_SYSTEM      a probe could not be made (STOPPING follows); or a process of the
+ * KP_ERR_SYSTEM      the host is short of descriptors, say, for a probe or to see whose
+ *                    the listener is (STOPPING follows); or a process of the
  *                    proxy's can't be killed and was given up, its pid in the message
  *                    (EXITED has been reached)
  * KP_ERR_INVALID, KP_ERR_FORKED */

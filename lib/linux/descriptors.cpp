@@ -17,6 +17,11 @@ void close_fd(int fd)
 
 } // namespace sys
 
+bool is_shortage(int error)
+{
+    return error == EMFILE || error == ENFILE || error == ENOMEM || error == ENOBUFS;
+}
+
 Fd lifted(int number)
 {
     Fd made(number);

@@ -10,4 +10,7 @@ namespace kpi {
 // is negative or the move fails.
 Fd lifted(int number);
 
+// Whether an error number tells of what the host has not got at the moment, and may have again.
+bool is_shortage(int error);
+
 } // namespace kpi

@@ -3,6 +3,7 @@
 #include "descriptors.h"
 #include "pidfd.h"
 #include "proc.h"
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
@@ -24,19 +25,21 @@ static_assert(sizeof(Info) == 64);
 constexpr unsigned long kGetInfo = _IOC(_IOC_READ | _IOC_WRITE, 0xFF, 11, sizeof(Info));
 constexpr uint64_t kInfoPid = 1 << 0, kInfoCredentials = 1 << 1;
 
-bool get_info(pid_t pid, Info &info)
+bool get_info(pid_t pid, Info &info, Means &means)
 {
     info = {};
     info.mask = kInfoPid | kInfoCredentials;
     Fd pidfd = open_pidfd(pid);
+    means.note(pidfd ? 0 : errno);
     return pidfd && ioctl(pidfd.get(), kGetInfo, &info) == 0 && (info.mask & kInfoCredentials) != 0;
 }
 
-bool read_uids(pid_t pid, uid_t uids[4])
+bool read_uids(pid_t pid, uid_t uids[4], Means &means)
 {
     char path[32], text[2048];
     snprintf(path, sizeof path, "/proc/%d/status", pid);
     Fd file = lifted(open(path, O_RDONLY | O_CLOEXEC));
+    means.note(file ? 0 : errno);
     ssize_t length = file ? read(file.get(), text, sizeof text - 1) : -1;
     if (length < 0)
         return false;
@@ -49,13 +52,13 @@ bool read_uids(pid_t pid, uid_t uids[4])
 } // namespace
 
 // One that runs as somebody else than the host has been root's before.
-bool may_be_of(pid_t pid, uid_t uid)
+bool may_be_of(pid_t pid, uid_t uid, Means &means)
 {
     Info info;
     uid_t uids[4];
-    if (get_info(pid, info)) {
+    if (get_info(pid, info, means)) {
         uids[0] = info.ruid, uids[1] = info.euid, uids[2] = info.suid, uids[3] = info.fsuid;
-    } else if (!read_uids(pid, uids)) {
+    } else if (!read_uids(pid, uids, means)) {
         return true;
     }
     for (uid_t each : uids)
@@ -64,20 +67,21 @@ bool may_be_of(pid_t pid, uid_t uid)
     return uid == 0 && uids[0] != getuid();
 }
 
-Descent::Descent(pid_t ancestor) : ancestor_(ancestor)
+Descent::Descent(pid_t ancestor, Means &means) : ancestor_(ancestor), means_(means)
 {
     Stat stat;
-    if (read_stat(ancestor, stat) == 0)
+    int error = read_stat(ancestor, stat);
+    means.note(error);
+    if (error == 0)
         start_ = stat.start;
 }
 
 Relation Descent::find(pid_t pid)
 {
     pid_t parent = parent_of(pid);
-    for (pid_t each : strangers_)
-        if (parent > 0 && each == parent)
-            return Relation::Stranger;
-    Relation relation = follow(parent);
+    if (is_among_strangers(parent, kMostStrangers))
+        return Relation::Stranger;
+    Relation relation = follow(parent, kMostStrangers);
     if (relation == Relation::Stranger) {
         strangers_[next_] = parent;
         next_ = (next_ + 1) % kMostStrangers;
@@ -85,17 +89,32 @@ Relation Descent::find(pid_t pid)
     return relation;
 }
 
+bool Descent::is_certain(pid_t pid) const
+{
+    return follow(pid, 0) == Relation::Kin;
+}
+
 // Numbers are reused, so a line of ancestors that changes while it is read may have no end.
-Relation Descent::follow(pid_t pid) const
+Relation Descent::follow(pid_t pid, size_t remembered) const
 {
     constexpr int kMostGenerations = 100;
     pid_t host = getpid();
     for (int i = 0; i < kMostGenerations && pid > 1 && pid != host; ++i) {
         if (pid == ancestor_)
             return Relation::Kin;
+        if (is_among_strangers(pid, remembered))
+            return Relation::Stranger;
         pid = parent_of(pid);
     }
     return pid < 0 ? Relation::Unknown : Relation::Stranger;
+}
+
+bool Descent::is_among_strangers(pid_t pid, size_t remembered) const
+{
+    for (size_t i = 0; i < remembered; ++i)
+        if (pid > 0 && strangers_[i] == pid)
+            return true;
+    return false;
 }
 
 // -1: it can't be known. 0: it has none that is as young as the ancestor, or is gone.
@@ -103,9 +122,11 @@ pid_t Descent::parent_of(pid_t pid) const
 {
     Stat stat;
     Info info;
-    if (read_stat(pid, stat) == 0)
+    int error = read_stat(pid, stat);
+    means_.note(error);
+    if (error == 0)
         return stat.start < start_ ? 0 : stat.parent;
-    if (get_info(pid, info))
+    if (get_info(pid, info, means_))
         return static_cast<pid_t>(info.parent);
     return getpgid(pid) < 0 ? 0 : -1;
 }

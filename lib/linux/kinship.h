@@ -2,6 +2,7 @@
 // What can be known of a process that can't be looked into: whose it is, and from whom it descends.
 #pragma once
 
+#include "holds.h"
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -9,29 +10,31 @@
 namespace kpi {
 
 // Whether it can have made a socket of this user.
-bool may_be_of(pid_t pid, uid_t uid);
+bool may_be_of(pid_t pid, uid_t uid, Means &means);
 
 enum class Relation { Kin, Stranger, Unknown };
 
 // Who descends from one process.
 class Descent {
   public:
-    explicit Descent(pid_t ancestor);
+    Descent(pid_t ancestor, Means &means);
 
-    // Most processes cost one look: they are older than the ancestor, or their siblings were
-    // strangers.
+    // Most processes cost a look or two: they are older than the ancestor, or their siblings or
+    // forebears were strangers.
     Relation find(pid_t pid);
 
     // Without what is remembered of others.
-    bool is_certain(pid_t pid) const { return follow(pid) == Relation::Kin; }
+    bool is_certain(pid_t pid) const;
 
   private:
-    Relation follow(pid_t pid) const;
+    Relation follow(pid_t pid, size_t remembered) const;
+    bool is_among_strangers(pid_t pid, size_t remembered) const;
     pid_t parent_of(pid_t pid) const;
 
-    static constexpr size_t kMostStrangers = 8;
+    static constexpr size_t kMostStrangers = 16;
 
     const pid_t ancestor_;
+    Means &means_;
     uint64_t start_ = 0;
     pid_t strangers_[kMostStrangers] = {}; // parents
     size_t next_ = 0;

@@ -78,15 +78,24 @@ bool is_reached(const inet_diag_msg &message, const uint8_t *address, bool v6_on
 Listeners::Listeners(uint16_t port)
     : socket_(lifted(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG))), port_(port)
 {
-    if (socket_ && !ask(AF_INET))
-        socket_.reset();
+    if (!socket_)
+        fail();
+    else
+        ask(AF_INET);
 }
 
-bool Listeners::ask(uint8_t family)
+void Listeners::fail()
+{
+    shortage_ = is_shortage(errno) ? errno : 0;
+    socket_.reset();
+}
+
+void Listeners::ask(uint8_t family)
 {
     family_ = family;
     Request request = request_for(family, port_);
-    return send(socket_.get(), &request, sizeof request, 0) == sizeof request;
+    if (send(socket_.get(), &request, sizeof request, 0) < 0)
+        fail();
 }
 
 // The kernel has the next piece ready before the last was read: there is nothing to wait for.
@@ -98,6 +107,8 @@ bool Listeners::receive()
     while (length < 0 && errno == EINTR);
     at_ = 0;
     length_ = length > 0 ? static_cast<size_t>(length) : 0;
+    if (length < 0)
+        fail();
     return length_ != 0;
 }
 
@@ -143,8 +154,9 @@ bool Listeners::next(Listener &listener)
         }
         at_ = length_;
         complete_ = family_ == AF_INET6;
-        if (complete_ || !ask(AF_INET6))
+        if (complete_)
             break;
+        ask(AF_INET6);
     }
     socket_.reset();
     return false;

@@ -50,7 +50,7 @@ Search find_members(pid_t group, pid_t guard, Process *members, size_t size, siz
         return Search::Unknown;
     while (found < size) {
         pid_t pid = processes.next_number();
-        if (pid == 0 && processes.has_failed())
+        if (pid == 0 && processes.error() != 0)
             return Search::Unknown;
         if (pid == 0)
             break;

@@ -6,6 +6,7 @@
 #include "pidfd.h"
 #include "platform/listener.h"
 #include "proc.h"
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <mntent.h>
@@ -73,16 +74,17 @@ class OwnerSearch {
             return Owner::Kin;
         return unseen_ || hides_processes() ? Owner::Unknown : Owner::Other;
     }
+    int shortage() const { return means_.shortage(); }
 
   private:
     bool is_held_by(pid_t pid)
     {
-        if (budget_.is_spent()) {
+        if (means_.is_spent()) {
             unseen_ = true;
             return false;
         }
-        Holds result = holds(pid, listener_.socket, budget_);
-        if (result == Holds::Unreadable && may_be_of(pid, listener_.uid))
+        Holds result = holds(pid, listener_.socket, means_);
+        if (result == Holds::Unreadable && may_be_of(pid, listener_.uid, means_))
             unseen_ = true;
         return result == Holds::Yes;
     }
@@ -99,14 +101,14 @@ class OwnerSearch {
     bool is_held_by_descendant(Process &outside)
     {
         Directory processes("/proc");
-        Descent descent(kin_.proxy);
+        Descent descent(kin_.proxy, means_);
         while (pid_t pid = next(processes)) {
             if (group_of(pid) == kin_.group)
                 continue;
             Relation relation = descent.find(pid);
             if (relation == Relation::Kin && is_pinned_holder(pid, descent, outside))
                 return true;
-            if (relation == Relation::Unknown && may_be_of(pid, listener_.uid))
+            if (relation == Relation::Unknown && may_be_of(pid, listener_.uid, means_))
                 unseen_ = true;
         }
         return false;
@@ -119,6 +121,7 @@ class OwnerSearch {
         Process found;
         found.pid = pid;
         found.end = open_pidfd(pid);
+        means_.note(found.end ? 0 : errno);
         if (!descent.is_certain(pid) || !is_held_by(pid))
             return false;
         if (found.end && is_over(found))
@@ -135,14 +138,15 @@ class OwnerSearch {
         do
             pid = processes ? processes.next_number() : 0;
         while (pid != 0 && (pid == kin_.proxy || pid == kin_.guard));
-        if (!processes || processes.has_failed())
+        means_.note(processes.error());
+        if (processes.error() != 0)
             unseen_ = true;
         return pid;
     }
 
     const Listener &listener_;
     const Kin &kin_;
-    Budget budget_;
+    Means means_;
     bool unseen_ = false; // somebody who may be the owner can't be looked at
 };
 
@@ -176,9 +180,12 @@ bool any_member(const Kin &kin, Visit visit)
 
 } // namespace
 
-Owner find_owner(const Listener &listener, const Kin &kin, Process &outside)
+int find_owner(const Listener &listener, const Kin &kin, Owner &owner, Process &outside)
 {
-    return OwnerSearch(listener, kin).run(outside);
+    OwnerSearch search(listener, kin);
+    owner = search.run(outside);
+    bool known = owner == Owner::Kin && (outside.pid == 0 || outside.end);
+    return known ? 0 : search.shortage();
 }
 
 bool find_holder(uint64_t socket, Holder &holder)
@@ -186,9 +193,9 @@ bool find_holder(uint64_t socket, Holder &holder)
     Directory processes("/proc");
     if (!processes || !proc_is_ours())
         return false;
-    Budget budget;
-    while (pid_t pid = budget.is_spent() ? 0 : processes.next_number()) {
-        if (holds(pid, socket, budget) != Holds::Yes)
+    Means means;
+    while (pid_t pid = means.is_spent() ? 0 : processes.next_number()) {
+        if (holds(pid, socket, means) != Holds::Yes)
             continue;
         holder.pid = pid;
         read_name(pid, holder.name, sizeof holder.name);
@@ -200,14 +207,14 @@ bool find_holder(uint64_t socket, Holder &holder)
 size_t find_sockets(const Kin &kin, uint64_t *sockets, size_t size)
 {
     size_t found = 0;
-    Budget budget;
+    Means means;
     any_member(kin, [&](pid_t pid) {
         char path[32];
         snprintf(path, sizeof path, "/proc/%d/fd", pid);
-        Sockets all(path, budget);
+        Sockets all(path, means);
         while (uint64_t socket = found < size ? all.next() : 0)
             sockets[found++] = socket;
-        return found == size || budget.is_spent();
+        return found == size || means.is_spent();
     });
     return found;
 }

@@ -22,7 +22,8 @@ pid_t number_of(const char *text)
 
 } // namespace
 
-Directory::Directory(const char *path) : fd_(lifted(open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)))
+Directory::Directory(const char *path)
+    : fd_(lifted(open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC))), error_(fd_ ? 0 : errno)
 {
 }
 
@@ -32,7 +33,7 @@ const dirent64 *Directory::next()
 {
     if (at_ == length_) {
         ssize_t length = getdents64(fd_.get(), buffer_, sizeof buffer_);
-        failed_ = length < 0;
+        error_ = length < 0 ? errno : 0;
         at_ = 0;
         length_ = length > 0 ? static_cast<size_t>(length) : 0;
         if (length_ == 0)

@@ -23,13 +23,14 @@ class Directory {
     const dirent64 *next();
     // The next name that is a number above 0, as all processes' and threads' are; 0: as NULL.
     pid_t next_number();
-    bool has_failed() const { return failed_; }
+    // Of opening and reading it; 0: none.
+    int error() const { return error_; }
 
   private:
     Fd fd_;
     size_t at_ = 0, length_ = 0;
     alignas(dirent64) char buffer_[4096];
-    bool failed_ = false;
+    int error_;
 };
 
 // The /proc of another pid namespace has other processes under our numbers.

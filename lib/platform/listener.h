@@ -27,15 +27,19 @@ class Listeners {
 
     // After the last one: false where the system did not tell all, or nothing.
     bool is_complete() const { return complete_; }
+    // Why not, where the host is short of something; else 0.
+    int shortage() const { return shortage_; }
 
   private:
-    bool ask(uint8_t family);
+    void ask(uint8_t family);
+    void fail();
     bool receive();
     bool take(Listener &listener);
 
     Fd socket_;
     const uint16_t port_;
     bool complete_ = false;
+    int shortage_ = 0;
     uint8_t family_ = 0;
     size_t length_ = 0; // of what was received
     size_t at_ = 0;     // how much of it was taken
@@ -50,11 +54,12 @@ struct Kin {
     pid_t guard; // 0: none
 };
 
-// Whose a listener is. Unknown: none of the kin can be seen to hold it, and one of them can't be
-// seen. `outside` becomes the holder where that has left the group, if it has no process yet; it
-// comes with its `end`, by which it can't be mistaken, or without one where there is none to have.
+// Finds out whose a listener is; an error number says what the host was short of for that. Unknown:
+// none of the kin can be seen to hold it, and one of them can't be seen. `outside` becomes the
+// holder where that has left the group, if it has no process yet; it comes with its `end`, by which
+// it can't be mistaken, or without one where there is none to have.
 enum class Owner { Kin, Other, Unknown };
-Owner find_owner(const Listener &listener, const Kin &kin, Process &outside);
+int find_owner(const Listener &listener, const Kin &kin, Owner &owner, Process &outside);
 
 // For messages: any process that holds the socket. False: there is none to be seen.
 struct Holder {

@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 enum { LOW = 40000, HIGH = 43999, ROUNDS = 40, SHARING = WITH_REUSEADDR | WITH_REUSEPORT };
@@ -135,6 +136,54 @@ static void one_of_another_uid_that_is_many_is_refused(void **state)
         assert_true(channel_read(many, &parent, sizeof parent));
     }
     refuse_before_a_proxy_that_never_binds(scene, channel, "127.0.0.1", WITH_REUSEADDR);
+}
+
+struct hoard {
+    int fds[256];
+    size_t count;
+    struct rlimit before;
+};
+
+/* All descriptors but `spare` are taken. */
+static void take_descriptors(struct hoard *hoard, size_t spare)
+{
+    struct rlimit low;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &hoard->before), 0);
+    low = hoard->before;
+    low.rlim_cur = sizeof hoard->fds / sizeof *hoard->fds;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &low), 0);
+    hoard->count = 0;
+    for (int fd = dup(STDOUT_FILENO); fd >= 0; fd = dup(STDOUT_FILENO))
+        hoard->fds[hoard->count++] = fd;
+    for (; spare > 0; spare--)
+        close(hoard->fds[--hoard->count]);
+}
+
+static void give_back(struct hoard *hoard)
+{
+    while (hoard->count > 0)
+        close(hoard->fds[--hoard->count]);
+    setrlimit(RLIMIT_NOFILE, &hoard->before);
+}
+
+/* A host that has no descriptor left to look with does not believe what it can't see. */
+static void one_that_comes_first_is_refused_without_descriptors(void **state)
+{
+    struct scene *scene = *state;
+    struct hoard hoard;
+    int channel = stranger(geteuid());
+    for (size_t spare = 0; spare < 6; spare++) {
+        assert_result(KP_OK, start(scene, quiet_spec(FIXTURE("never"))));
+        uint16_t port = kp_handle_port(scene->proxy);
+        assert_int_equal(ask(channel, take("127.0.0.1", port, WITH_REUSEADDR)), 0);
+        take_descriptors(&hoard, spare);
+        kp_result result = wait_until_ready(scene);
+        give_back(&hoard);
+        if (result != KP_ERR_SYSTEM)
+            assert_result(KP_ERR_FOREIGN_LISTENER, result);
+        end_proxy(scene);
+        leave(channel);
+    }
 }
 
 /* Where the proxy should run already, its user decides; this test's own might run it. */
@@ -329,6 +378,7 @@ int main(int argc, char **argv)
         HOSTILE(one_of_the_same_uid_that_comes_first_is_refused),
         HOSTILE(one_of_another_uid_that_comes_first_is_refused),
         HOSTILE(one_of_another_uid_that_is_many_is_refused),
+        HOSTILE(one_that_comes_first_is_refused_without_descriptors),
         HOSTILE(one_of_another_uid_is_refused_where_one_attaches),
         HOSTILE(one_of_the_same_uid_that_races_is_told_apart),
         HOSTILE(one_of_another_uid_that_races_is_told_apart),

@@ -642,6 +642,16 @@ static void what_can_not_be_known_is_accepted(void **state)
     get_ready("hidden");
 }
 
+static void what_can_not_be_looked_at_is_refused(void **state)
+{
+    (void)state;
+    begin(0, SIM_SHORT);
+    start(spec_for("serve"));
+    assert_result(KP_ERR_SYSTEM, wait_for(KP_STATE_READY));
+    assert_int_equal(failure.sys_errno, EMFILE);
+    assert_int_equal(kp_handle_state(proxy), KP_STATE_STOPPING);
+}
+
 static void a_listener_that_closes_again_is_waited_for(void **state)
 {
     (void)state;
@@ -1017,6 +1027,7 @@ int main(void)
         TEST(a_stranger_beside_the_proxy_is_refused),
         TEST(any_listener_is_accepted),
         TEST(what_can_not_be_known_is_accepted),
+        TEST(what_can_not_be_looked_at_is_refused),
         TEST(a_listener_that_closes_again_is_waited_for),
         TEST(a_listener_that_is_never_seen),
         TEST(an_exit_between_probe_and_ready_is_an_exit),

@@ -411,9 +411,10 @@ bool Listeners::next(Listener &listener)
     return true;
 }
 
-Owner find_owner(const Listener &listener, const Kin &kin, Process &outside)
+namespace {
+
+Owner owner_of(const Listener &listener, const Kin &kin, Process &outside)
 {
-    enter("find_owner");
     if (has(SIM_NO_PROC))
         return Owner::Unknown;
     if (listener.socket >= kStrangers)
@@ -429,6 +430,15 @@ Owner find_owner(const Listener &listener, const Kin &kin, Process &outside)
         outside.end = make_end(being.pid);
     }
     return Owner::Kin;
+}
+
+} // namespace
+
+int find_owner(const Listener &listener, const Kin &kin, Owner &owner, Process &outside)
+{
+    enter("find_owner");
+    owner = owner_of(listener, kin, outside);
+    return has(SIM_SHORT) ? EMFILE : 0;
 }
 
 bool find_holder(uint64_t socket, Holder &holder)

@@ -42,11 +42,11 @@ struct sim_program {
     int64_t answers_after; /* from its listen() on; until then connections are pending */
     int64_t blinks_for;    /* its listener is closed so long once it was connected to */
     int dies_when_probed;
-    const char *says;      /* when it was asked for HTTP; NULL: nothing */
-    int hangs_up;          /* instead */
-    int hidden;            /* what it holds can't be seen */
-    int unlisted;          /* nor its listener: connections are sent on to it */
-    int64_t exits_after;   /* with exit_code, or by exit_signal */
+    const char *says;    /* when it was asked for HTTP; NULL: nothing */
+    int hangs_up;        /* instead */
+    int hidden;          /* what it holds can't be seen */
+    int unlisted;        /* nor its listener: connections are sent on to it */
+    int64_t exits_after; /* with exit_code, or by exit_signal */
     int exit_code, exit_signal;
     int64_t leaves_after;            /* its group, for one of its own */
     int64_t stops_after;             /* as one that reads from the terminal */
@@ -65,7 +65,8 @@ enum {
     SIM_HOST_REAPS = 1 << 3,      /* the host ignores SIGCHLD */
     SIM_SLOW_INIT = 1 << 4,       /* orphans stay zombies for 10 ms */
     SIM_LOW_HOST = 1 << 5,        /* the host runs at nice 19 */
-    SIM_NO_DIAG = 1 << 6          /* its listeners can't be listed */
+    SIM_NO_DIAG = 1 << 6,         /* its listeners can't be listed */
+    SIM_SHORT = 1 << 7            /* the host is short of descriptors to look into processes */
 };
 
 /* A new world. The seed decides how long it takes from a signal to a process's end (0:
