@@ -17,12 +17,12 @@ namespace {
 void await_end(Child &child)
 {
     int64_t start = sys::now();
-    sys::HeldSignals signals(false);
+    sys::Waiter waiter(false);
     while (!child.ended() && sys::now() - start < kKillTime) {
         sys::Watch watch = {child.end_fd(), false};
         Deadline next = Deadline::after(sys::now(), pause_after(sys::now() - start));
-        sys::block(&watch, watch.fd >= 0, watch.fd >= 0 ? Deadline::after(start, kKillTime) : next,
-                   signals);
+        waiter.block(&watch, watch.fd >= 0,
+                     watch.fd >= 0 ? Deadline::after(start, kKillTime) : next);
     }
 }
 

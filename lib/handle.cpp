@@ -87,6 +87,7 @@ kp_result kp_handle::start(kp_error *error)
     }
     probe_.reset();
     doubted_ = 0;
+    looked_ahead_ = false;
     state_ = KP_STATE_STARTING;
     reached_ready_ = false;
     limit_ = Deadline::after(started_, spec_->startup_timeout_ms * kMillisecond);
@@ -150,8 +151,16 @@ kp_result kp_handle::probe(kp_error *error)
     case Probe::Answer::Impossible:
         return fail(fail_system(error, probe_.last_errno(), "make a probe's socket"), error);
     default:
+        look_ahead();
         return KP_AGAIN;
     }
+}
+
+void kp_handle::look_ahead()
+{
+    if (!looked_ahead_ && !is_attached())
+        sys::look_ahead(group_.proxy().pid());
+    looked_ahead_ = true;
 }
 
 // Nothing is sent to a listener before it was verified.
@@ -385,18 +394,18 @@ int64_t kp_handle::timeout() const
     return due.is_never() ? -1 : due.remaining(sys::now());
 }
 
-sys::Woke kp_handle::sleep_until(Deadline limit, const sys::HeldSignals &signals)
+sys::Woke kp_handle::sleep_until(Deadline limit, sys::Waiter &waiter)
 {
     sys::Watch list[Group::kMaxWatches + 1];
     size_t count = group_.watches(list);
     if (probe_.is_waiting())
         list[count++] = probe_.watch();
-    return sys::block(list, count, earlier(due_, limit), signals);
+    return waiter.block(list, count, earlier(due_, limit));
 }
 
 kp_result kp_handle::wait(kp_state until, Deadline limit, bool interruptible, kp_error *error)
 {
-    sys::HeldSignals signals(interruptible);
+    sys::Waiter waiter(interruptible);
     for (;;) {
         kp_error told;
         kp_result result = step(&told);
@@ -411,7 +420,7 @@ kp_result kp_handle::wait(kp_state until, Deadline limit, bool interruptible, kp
             return KP_OK;
         if (limit.passed(sys::now()))
             return KP_AGAIN;
-        if (sleep_until(limit, signals) == sys::Woke::Interrupted && interruptible)
+        if (sleep_until(limit, waiter) == sys::Woke::Interrupted && interruptible)
             return KP_AGAIN;
     }
 }

@@ -45,6 +45,7 @@ struct kp_handle {
     kp_result step_ready(kp_error *error);
     kp_result step_stopping(kp_error *error);
     kp_result probe(kp_error *error);
+    void look_ahead();
     kp_result verify(kp_error *error);
     bool may_doubt();
     kp_result become_connected(kp_error *error);
@@ -63,7 +64,7 @@ struct kp_handle {
 
     void set_due(kpi::Deadline due);
     kpi::Deadline by_clock(int64_t now) const;
-    kpi::sys::Woke sleep_until(kpi::Deadline limit, const kpi::sys::HeldSignals &signals);
+    kpi::sys::Woke sleep_until(kpi::Deadline limit, kpi::sys::Waiter &waiter);
 
     const uint64_t generation_;
     kp_spec *const spec_;
@@ -75,7 +76,8 @@ struct kp_handle {
         INT64_MAX}; // STARTING: the time-out; STOPPING: the SIGKILL, then giving up
     kpi::Deadline due_without_fd_{INT64_MAX};
     kpi::Deadline due_{INT64_MAX}; // when the next step is due by time
-    int64_t doubted_ = 0;          // since when the listener is; 0: it is not
+    bool looked_ahead_ = false;
+    int64_t doubted_ = 0; // since when the listener is; 0: it is not
     kpi::Log log_;
     kpi::Port port_;
     kpi::sys::Poller poller_;

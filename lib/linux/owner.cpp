@@ -188,6 +188,13 @@ int find_owner(const Listener &listener, const Kin &kin, Owner &owner, Process &
     return known ? 0 : search.shortage();
 }
 
+// The kernel makes the folder of a process when it is first read: 30 microseconds instead of 12.
+void look_ahead(pid_t pid)
+{
+    Means means;
+    holds(pid, 0, means);
+}
+
 bool find_holder(uint64_t socket, Holder &holder)
 {
     Directory processes("/proc");

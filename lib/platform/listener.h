@@ -31,16 +31,13 @@ class Listeners {
     int shortage() const { return shortage_; }
 
   private:
-    void ask(uint8_t family);
     void fail();
     bool receive();
     bool take(Listener &listener);
 
     Fd socket_;
-    const uint16_t port_;
     bool complete_ = false;
     int shortage_ = 0;
-    uint8_t family_ = 0;
     size_t length_ = 0; // of what was received
     size_t at_ = 0;     // how much of it was taken
     alignas(8) char buffer_[8192];
@@ -60,6 +57,9 @@ struct Kin {
 // it can't be mistaken, or without one where there is none to have.
 enum class Owner { Kin, Other, Unknown };
 int find_owner(const Listener &listener, const Kin &kin, Owner &owner, Process &outside);
+
+// Makes a later look at what the process holds quicker, at a time when there is nothing to do.
+void look_ahead(pid_t pid);
 
 // For messages: any process that holds the socket. False: there is none to be seen.
 struct Holder {

@@ -14,26 +14,27 @@ struct Watch {
     bool writable; // wait until it can be written; else until it can be read
 };
 
-// Keeps signal handlers from running in this thread, but while block() blocks: so none runs unseen
-// between a look and the wait. Signals of the program's own faults are not held.
-class HeldSignals {
-  public:
-    explicit HeldSignals(bool hold);
-    HeldSignals(const HeldSignals &) = delete;
-    HeldSignals &operator=(const HeldSignals &) = delete;
-    ~HeldSignals();
+enum class Woke { Ready, Time, Interrupted };
 
-    const sigset_t *host_mask() const { return held_ ? &host_mask_ : nullptr; }
+// For a call that blocks, again and again.
+class Waiter {
+  public:
+    // Whether to keep signal handlers from running in this thread, but while block() blocks: so
+    // none runs unseen between a look and the wait. Signals of the program's own faults are not
+    // held.
+    explicit Waiter(bool holds_signals);
+    Waiter(const Waiter &) = delete;
+    Waiter &operator=(const Waiter &) = delete;
+    ~Waiter();
+
+    // Blocks until one is ready, the deadline has passed, or a signal handler ran.
+    Woke block(const Watch *watches, size_t count, Deadline until);
 
   private:
     bool held_;
     sigset_t host_mask_;
+    Fd timer_;
 };
-
-enum class Woke { Ready, Time, Interrupted };
-
-// Blocks until one is ready, the deadline has passed, or a signal handler ran.
-Woke block(const Watch *watches, size_t count, Deadline until, const HeldSignals &signals);
 
 // One descriptor that is readable while a watched one is ready or the alarm has gone off. Until it
 // is opened, all calls but that are no-ops.

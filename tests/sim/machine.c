@@ -149,7 +149,7 @@ static void assert_between(int64_t least, int64_t most, int64_t got)
 /* The documented schedule of looking by the clock. */
 static int64_t pause_after(int64_t waited)
 {
-    int64_t pause = waited / 80;
+    int64_t pause = waited / 64;
     return pause < 20 * SIM_US ? 20 * SIM_US : pause > 10 * SIM_MS ? 10 * SIM_MS : pause;
 }
 
@@ -252,7 +252,7 @@ static void assert_found_soon(int64_t after)
     sim_teach(&program);
     int64_t begun = sim_now();
     get_ready("some time");
-    assert_between(0, after / 80 + 20 * SIM_US, sim_now() - begun - after);
+    assert_between(0, after / 64 + 20 * SIM_US, sim_now() - begun - after);
     assert_between(0, 10 * SIM_MS, sim_now() - begun - after);
     end();
 }

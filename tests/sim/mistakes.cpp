@@ -35,7 +35,7 @@ sys::Process ended()
 {
     sys::Process child = spawned();
     sys::Watch end = {child.end.get(), false};
-    sys::block(&end, 1, Deadline::never(), sys::HeldSignals(false));
+    sys::Waiter(false).block(&end, 1, Deadline::never());
     return child;
 }
 
@@ -101,7 +101,7 @@ void mistake_reap_the_living()
 void mistake_block_for_ever()
 {
     reaped();
-    sys::block(nullptr, 0, Deadline::never(), sys::HeldSignals(false));
+    sys::Waiter(false).block(nullptr, 0, Deadline::never());
 }
 
 void mistake_spin()
@@ -109,7 +109,7 @@ void mistake_spin()
     sys::Process child = ended();
     sys::Watch end = {child.end.get(), false};
     for (;;)
-        sys::block(&end, 1, Deadline::never(), sys::HeldSignals(false));
+        sys::Waiter(false).block(&end, 1, Deadline::never());
 }
 
 void mistake_probe_without_reservation()

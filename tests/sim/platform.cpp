@@ -381,7 +381,7 @@ bool descends(const Being &being, pid_t from)
 
 } // namespace
 
-Listeners::Listeners(uint16_t port) : port_(port)
+Listeners::Listeners(uint16_t port) : length_(port)
 {
     enter("Listeners");
 }
@@ -390,22 +390,23 @@ Listeners::Listeners(uint16_t port) : port_(port)
 bool Listeners::next(Listener &listener)
 {
     enter("Listeners::next");
+    uint16_t port = static_cast<uint16_t>(length_);
     complete_ = !has(SIM_NO_DIAG);
     listener = {};
     listener.reached = true;
-    listener.port = port_;
+    listener.port = port;
     for (; complete_ && at_ < world.beings.size(); ++at_) {
         const Being &being = world.beings[at_];
-        if (being.listening && being.port == port_ && !being.program->unlisted) {
+        if (being.listening && being.port == port && !being.program->unlisted) {
             listener.socket = static_cast<uint64_t>(being.pid);
             ++at_;
             return true;
         }
     }
-    auto stranger = world.occupied.find(port_);
+    auto stranger = world.occupied.find(port);
     if (!complete_ || stranger == world.occupied.end() || at_ > world.beings.size())
         return false;
-    listener.socket = kStrangers + port_;
+    listener.socket = kStrangers + port;
     listener.uid = stranger->second;
     ++at_;
     return true;
@@ -441,6 +442,12 @@ int find_owner(const Listener &listener, const Kin &kin, Owner &owner, Process &
     return has(SIM_SHORT) ? EMFILE : 0;
 }
 
+void look_ahead(pid_t pid)
+{
+    enter("look_ahead");
+    known(pid, "look_ahead");
+}
+
 bool find_holder(uint64_t socket, Holder &holder)
 {
     enter("find_holder");
@@ -469,11 +476,11 @@ bool is_trusted(uid_t uid)
     return uid == 0;
 }
 
-HeldSignals::HeldSignals(bool hold) : held_(hold), host_mask_() {}
+Waiter::Waiter(bool holds_signals) : held_(holds_signals), host_mask_() {}
 
-HeldSignals::~HeldSignals() = default;
+Waiter::~Waiter() = default;
 
-Woke block(const Watch *watches, size_t count, Deadline until, const HeldSignals &)
+Woke Waiter::block(const Watch *watches, size_t count, Deadline until)
 {
     enter("block");
     for (;;) {
