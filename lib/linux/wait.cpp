@@ -35,12 +35,12 @@ Fd make_timer()
 
 // Setting the timer also makes it unreadable. A time of zero would turn it off instead of letting
 // it go off at once.
-void set_timer(const Fd &timer, Deadline due)
+bool set_timer(const Fd &timer, Deadline due)
 {
     itimerspec when = {};
     if (!due.is_never())
         when.it_value = timespec_of(due.at > 0 ? due.at : 1);
-    timerfd_settime(timer.get(), TFD_TIMER_ABSTIME, &when, nullptr);
+    return timerfd_settime(timer.get(), TFD_TIMER_ABSTIME, &when, nullptr) == 0;
 }
 
 } // namespace
@@ -73,11 +73,9 @@ Woke Waiter::block(const Watch *watches, size_t count, Deadline until)
     int64_t rest = until.remaining(now());
     if (rest > 0 && rest < kShortPause && !timer_)
         timer_ = make_timer();
-    bool timed = rest > 0 && rest < kShortPause && timer_;
-    if (timed) {
-        set_timer(timer_, until);
+    bool timed = rest > 0 && rest < kShortPause && timer_ && set_timer(timer_, until);
+    if (timed)
         wanted[count] = {timer_.get(), POLLIN, 0};
-    }
     timespec limit = timespec_of(rest);
     int ready = ppoll(wanted, count + timed, timed || until.is_never() ? nullptr : &limit,
                       held_ ? &host_mask_ : nullptr);

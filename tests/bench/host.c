@@ -11,8 +11,8 @@
  *
  * For each line "DELAY_US" on standard input the proxy is started, awaited and stopped, and a line
  * "LATE STARTUP WAIT CPU REFUSED" answers: nanoseconds from its listen() to the host's knowing of
- * it, from its spawn to its listen(), and of the wait; the host's own time in the wait; and the
- * number of refused connects.
+ * it, from its spawn to its listen(), and of the wait; the host's own time up to its last connect;
+ * and the number of refused connects.
  *
  *     host price
  *
@@ -43,10 +43,10 @@ enum { PATIENCE_S = 10, MS = 1000000 };
 extern char **environ;
 
 struct bench {
-    char *argv[4];            /* the proxy's */
-    volatile int64_t *stamp;  /* when it began to listen; 0: not yet */
-    int64_t ready, ready_cpu; /* when the host knew */
-    int64_t listened;         /* the stamp of this time */
+    char *argv[4];           /* the proxy's */
+    volatile int64_t *stamp; /* when it began to listen; 0: not yet */
+    int64_t ready;           /* when the host knew */
+    int64_t listened;        /* the stamp of this time */
 };
 
 static _Noreturn void fail(const char *what)
@@ -76,7 +76,6 @@ static int64_t read_stamp(const struct bench *bench)
 static void note_ready(struct bench *bench)
 {
     bench->ready = meter_now();
-    bench->ready_cpu = meter_cpu();
     bench->listened = read_stamp(bench);
 }
 
@@ -218,7 +217,7 @@ static void report(const struct bench *bench)
     printf("%lld %lld %lld %lld %lld\n", (long long)(bench->ready - bench->listened),
            (long long)(bench->listened - bench_meter.spawn_begun),
            (long long)(bench->ready - bench_meter.spawn_ended),
-           (long long)(bench->ready_cpu - bench_meter.spawn_ended_cpu),
+           (long long)(bench_meter.asked_cpu - bench_meter.spawn_ended_cpu),
            (long long)bench_meter.refused);
     fflush(stdout);
 }

@@ -23,7 +23,7 @@ class Meter(ctypes.Structure):
     """struct meter of meter.h."""
 
     _fields_ = [(name, ctypes.c_int64)
-                for name in ("spawn_begun", "spawn_ended", "spawn_ended_cpu", "refused")]
+                for name in ("spawn_begun", "spawn_ended", "spawn_ended_cpu", "refused", "asked_cpu")]
 
 
 class Bench:
@@ -48,12 +48,11 @@ class Bench:
 
     def note_ready(self):
         self.ready = time.monotonic_ns()
-        self.ready_cpu = time.process_time_ns()
         self.listened = self.read_stamp()
 
     def report(self):
         print(self.ready - self.listened, self.listened - self.meter.spawn_begun,
-              self.ready - self.meter.spawn_ended, self.ready_cpu - self.meter.spawn_ended_cpu,
+              self.ready - self.meter.spawn_ended, self.meter.asked_cpu - self.meter.spawn_ended_cpu,
               self.meter.refused, flush=True)
 
 

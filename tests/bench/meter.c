@@ -44,6 +44,7 @@ int64_t meter_cpu(void)
 
 int connect(int fd, const struct sockaddr *address, socklen_t size)
 {
+    bench_meter.asked_cpu = meter_cpu();
     int result = real_connect(fd, address, size);
     bench_meter.refused += result != 0 && errno == ECONNREFUSED;
     return result;

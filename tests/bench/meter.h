@@ -11,6 +11,7 @@ struct meter {
     int64_t spawn_ended;
     int64_t spawn_ended_cpu; /* the process's own time then */
     int64_t refused;         /* connects that were, since the host last set it to 0 */
+    int64_t asked_cpu;       /* the process's own time before its last connect */
 };
 
 extern struct meter bench_meter;

@@ -10,13 +10,14 @@ prints a table of medians:
 
 late    microseconds from the return of the proxy's listen() to the host's knowing of it,
         with the 90th percentile beside it
-CPU     microseconds of the host's own time from the proxy's spawn to there
+CPU     microseconds of the host's own time while it waits: from the proxy's spawn to the connect
+        that is accepted
 probes  connects in that time
 
 The budgets of the blocking call: late by 150 microseconds and 1 % of the proxy's
 start-up; CPU of 1 ms and 2 % of the wait, or what as many pauses and refused connects
-cost a plain program in this run. The hosts with a loop: late by 1.5 times the blocking call. The exit
-status is 1 where one of these is exceeded.
+cost a plain program in this run. The hosts with a loop: late by 1.5 times the blocking
+call. The exit status is 1 where one of these is exceeded.
 
 The other hosts are for comparison: the same call in Python, the usual loop (pauses
 that double from 20 to 200 ms), and an oracle (no pause, and so a whole core).
