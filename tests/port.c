@@ -96,7 +96,11 @@ static void taken_by(struct scene *scene, const char *address, int options, uint
 
 static void a_listener_takes_it(void **state)
 {
-    taken_by(*state, "127.0.0.1", BIND_REUSEADDR | BIND_LISTEN, 0);
+    struct scene *scene = *state;
+    char who[64];
+    taken_by(scene, "127.0.0.1", BIND_REUSEADDR | BIND_LISTEN, 0);
+    snprintf(who, sizeof who, "by process %ld (", (long)getpid());
+    assert_contains(scene->error.message, who);
 }
 
 static void a_listener_on_all_addresses_takes_it(void **state)
