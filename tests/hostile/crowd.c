@@ -86,7 +86,7 @@ static void squat(int channel, const void *data)
     unsigned seed = (unsigned)getpid();
     (void)channel;
     for (unsigned turn = 1;; turn++) {
-        uint16_t port = habit->any ? 0 : (uint16_t)(low + rand_r(&seed) % PORTS);
+        uint16_t port = (uint16_t)(habit->any ? 0 : low + rand_r(&seed) % PORTS);
         int fd = squat_on(habit, port);
         if (fd >= 0)
             keep(&hoard, fd);
