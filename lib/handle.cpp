@@ -170,7 +170,7 @@ kp_result kp_handle::become_connected(kp_error *error)
         return become_ready(error);
     kp_result result = verify(error);
     if (result == KP_OK)
-        probe_.ask(probes_from_other());
+        probe_.ask(port_.number(), probes_from_other());
     return result == KP_OK ? KP_AGAIN : result;
 }
 
@@ -252,7 +252,9 @@ kp_result kp_handle::fail_timed_out(int64_t now, kp_error *error)
     timed_out.after = now - started_;
     timed_out.connect_errno = probe_.last_errno();
     timed_out.unanswered = probe_.is_waiting();
-    if (!is_attached()) {
+    if (is_attached()) {
+        find_elsewhere_attached(port_.number(), timed_out.elsewhere, sizeof timed_out.elsewhere);
+    } else {
         timed_out.stopped = sys::is_stopped(group_.kin());
         find_elsewhere(port_.number(), group_.kin(), timed_out.elsewhere,
                        sizeof timed_out.elsewhere);

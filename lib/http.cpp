@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "http.h"
-#include <string.h>
 
 namespace kpi {
 
@@ -16,19 +15,32 @@ bool matches(char byte, char pattern)
 
 } // namespace
 
+void StatusLine::keep(char byte)
+{
+    if (kept_ + 1 == sizeof text_)
+        return;
+    bool prints = byte >= ' ' && byte <= '~';
+    text_[kept_++] = prints ? byte : '?';
+}
+
+// What is something else is read on to the end of its first line, for a message.
 StatusLine::Answer StatusLine::read(const char *bytes, size_t count)
 {
-    size_t kept = strlen(text_), room = sizeof text_ - 1 - kept;
-    memcpy(text_ + kept, bytes, count < room ? count : room);
+    bool is_other = false;
     for (size_t i = 0; i < count; ++i, ++length_) {
+        bool ends = bytes[i] == '\n' || bytes[i] == '\r';
         if (length_ < sizeof kPattern - 1 && !matches(bytes[i], kPattern[length_]))
-            return Answer::Other;
-        if (bytes[i] == '\n')
+            is_other = true;
+        if (is_other && ends && length_ != 0)
+            break;
+        if (!is_other && bytes[i] == '\n')
             return Answer::Http;
-        if (length_ == kLongest)
+        if (!is_other && length_ == kLongest)
             return Answer::Endless;
+        if (!ends || length_ == 0)
+            keep(bytes[i]);
     }
-    return Answer::Unfinished;
+    return is_other ? Answer::Other : Answer::Unfinished;
 }
 
 } // namespace kpi

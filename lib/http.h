@@ -19,14 +19,16 @@ class StatusLine {
     enum class Answer { Unfinished, Http, Other, Endless };
     Answer read(const char *bytes, size_t count);
 
-    // How it begins.
+    // How its first line begins; a byte that can't be printed is a question mark.
     const char *text() const { return text_; }
 
   private:
+    void keep(char byte);
+
     // Status lines are short; what goes on longer is none.
     static constexpr size_t kLongest = 1024;
 
-    size_t length_ = 0;
+    size_t length_ = 0, kept_ = 0;
     char text_[48] = "";
 };
 

@@ -119,6 +119,16 @@ void write_address(const sys::Listener &listener, char *text, size_t size)
 
 } // namespace
 
+void find_elsewhere_attached(uint16_t port, char *text, size_t size)
+{
+    text[0] = '\0';
+    sys::Listeners listeners(port);
+    sys::Listener listener;
+    while (listeners.next(listener))
+        if (!listener.reached)
+            write_address(listener, text, size);
+}
+
 void find_elsewhere(uint16_t port, const sys::Kin &kin, char *text, size_t size)
 {
     constexpr size_t kMost = 256;

@@ -27,8 +27,9 @@ Verdict verify_attached(uint16_t port);
 // For messages: who is reached at 127.0.0.1:port.
 Stranger find_stranger(uint16_t port);
 
-// For messages: where the proxy listens instead, "[::1]:8080"; on the same port if it does, else
-// "".
+// For messages: where the proxy listens instead, "[::1]:8080", and on the same port if it does; or
+// "". Of one that was not started: where somebody listens on the same port.
 void find_elsewhere(uint16_t port, const sys::Kin &kin, char *text, size_t size);
+void find_elsewhere_attached(uint16_t port, char *text, size_t size);
 
 } // namespace kpi

@@ -38,18 +38,31 @@ Probe::Answer Probe::judge(int result)
     return result == 0 ? Answer::Connected : Answer::Refused;
 }
 
-// Without a reservation a connection that the proxy closes first would keep the port from a
-// restart.
-void Probe::ask(bool from_other)
+void Probe::ask(uint16_t port, bool from_other)
 {
-    if (from_other)
-        sys::leave_no_trace(socket_);
+    if (from_other && !connect_as_clients_do(port))
+        return close();
     status_line_ = StatusLine();
     if (heard_ == Heard::Nothing)
         heard_ = Heard::Silence;
     enter(Phase::Asking);
     // Where it can't be sent, reading fails too.
     sys::send_probe(socket_, kHttpQuestion, sizeof kHttpQuestion - 1);
+}
+
+// Proxies let 127.0.0.1 in, and not always 127.0.0.2. While somebody listens the kernel gives the
+// port to no connection; if nobody does any more, a probe may meet itself. Without a reservation a
+// connection that the proxy closes first would keep the port from a restart.
+bool Probe::connect_as_clients_do(uint16_t port)
+{
+    close();
+    errno_ = sys::make_probe(false, socket_);
+    if (errno_ == 0)
+        errno_ = sys::connect_probe(socket_, port);
+    if (errno_ != 0)
+        return false;
+    sys::leave_no_trace(socket_);
+    return !sys::meets_itself(socket_);
 }
 
 Probe::Answer Probe::listen()

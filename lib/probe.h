@@ -21,8 +21,8 @@ class Probe {
     // Starts an attempt, or looks at the one that is under way.
     Answer attempt(uint16_t port, bool from_other);
 
-    // For an HTTP answer, on the connection that was made.
-    void ask(bool from_other);
+    // For an HTTP answer, once a connection was made and whose the listener is is known.
+    void ask(uint16_t port, bool from_other);
 
     // What tells that the attempt goes on.
     bool is_waiting() const { return phase_ != Phase::Idle; }
@@ -45,6 +45,7 @@ class Probe {
     enum class Phase { Idle, Connecting, Asking };
 
     Answer judge(int result);
+    bool connect_as_clients_do(uint16_t port);
     Answer listen();
     Answer give_up(Heard heard, Answer answer);
     void enter(Phase phase);

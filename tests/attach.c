@@ -142,6 +142,27 @@ static void it_has_to_speak_http(void **state)
     assert_int_equal(kp_handle_state(scene->proxy), KP_STATE_EXITED);
 }
 
+static void it_may_let_nobody_else_in(void **state)
+{
+    struct scene *scene = *state;
+    get_ready(scene, attach_spec(run(scene, FIXTURE("choosy")), KP_SPEC_PROBE_HTTP));
+}
+
+static void it_listens_elsewhere(void **state)
+{
+    struct scene *scene = *state;
+    char elsewhere[64];
+    kp_spec spec = attach_spec(free_port(), 0);
+    spec.startup_timeout_ms = 100;
+    int fd = bind_socket("127.0.0.2", (uint16_t)spec.port, BIND_REUSEADDR | BIND_LISTEN);
+    assert_true(fd >= 0);
+    assert_result(KP_OK, start(scene, spec));
+    assert_result(KP_ERR_TIMED_OUT, reach(scene, KP_STATE_READY));
+    snprintf(elsewhere, sizeof elsewhere, "it listens on 127.0.0.2:%u instead", spec.port);
+    assert_contains(scene->error.message, elsewhere);
+    close(fd);
+}
+
 /* ---- Whose it is ---------------------------------------------------------------------- */
 
 enum { SOMEBODY = 54321 };
@@ -244,6 +265,8 @@ int main(void)
         EACH_GUARDED_WAY(a_restart_probes_again),
         TEST(the_environment_is_the_same),
         EACH_GUARDED_WAY(it_has_to_speak_http),
+        EACH_GUARDED_WAY(it_may_let_nobody_else_in),
+        TEST(it_listens_elsewhere),
         EACH_GUARDED_WAY(another_users),
         TEST(another_users_where_any_will_do),
         TEST(roots),

@@ -64,6 +64,40 @@ static void without_the_flag_it_is_not_asked(void **state)
     get_ready(scene, spec_for(FIXTURE("say", "SSH-2.0-OpenSSH\\r\\n")));
 }
 
+/* Probes come from another address then, for which some have no answer. */
+static void also_without_a_reservation(void **state)
+{
+    struct scene *scene = *state;
+    kp_spec spec = http_spec(FIXTURE("choosy"));
+    spec.flags |= KP_SPEC_NO_RESERVE;
+    get_ready(scene, spec);
+}
+
+/* The proxy closes the connection first, and binds without SO_REUSEADDR. */
+static void the_question_leaves_no_trace(void **state)
+{
+    struct scene *scene = *state;
+    kp_spec spec = http_spec(FIXTURE("noreuse"));
+    spec.flags |= KP_SPEC_NO_RESERVE;
+    get_ready(scene, spec);
+    assert_result(KP_OK, kp_handle_stop(scene->proxy, 0));
+    get_exited(scene);
+    assert_result(KP_OK, kp_handle_restart(scene->proxy, &scene->error));
+    assert_result(KP_OK, reach(scene, KP_STATE_READY));
+}
+
+/* As `docker run -p` has it: a daemon opens the port, and the command waits. */
+static void of_another_process(void **state)
+{
+    struct scene *scene = *state;
+    kp_spec spec = http_spec(FIXTURE("never")), daemon = spec_for(FIXTURE("hang-up", "100"));
+    spec.flags |= KP_SPEC_ANY_LISTENER;
+    spec.port = daemon.port = free_port();
+    assert_result(KP_OK, start(scene, spec));
+    assert_result(KP_OK, kp_start(&daemon, &scene->second, &scene->error));
+    assert_result(KP_OK, reach(scene, KP_STATE_READY));
+}
+
 static void any_status(void **state)
 {
     becomes_ready(*state, "HTTP/1.1 407 Proxy Authentication Required\\r\\n");
@@ -77,8 +111,9 @@ static void another_protocol(void **state)
     is_refused(*state, "SSH-2.0-OpenSSH_9.2\\r\\n", "\"SSH-2.0-OpenSSH_9.2");
     is_refused(*state, "HTTP/2 200\\r\\n", "\"HTTP/2 200");
     is_refused(*state, "HTTP/1.1 OK\\r\\n", "\"HTTP/1.1 OK");
-    is_refused(*state, "\x15\x03\x01", "answered");
-    is_refused(*state, "\\r\\n", "answered");
+    is_refused(*state, "SSH-2.0-dropbear\\r\\nmore", "\"SSH-2.0-dropbear\"");
+    is_refused(*state, "\x15\x03\x01", "\"???\"");
+    is_refused(*state, "\\r\\n", "\"?\"");
 }
 
 static void a_line_without_an_end(void **state)
@@ -170,6 +205,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         EACH_WAY(a_proxy),
         TEST(without_the_flag_it_is_not_asked),
+        EACH_WAY(also_without_a_reservation),
+        TEST(the_question_leaves_no_trace),
+        EACH_WAY(of_another_process),
         TEST(any_status),
         EACH_WAY(another_protocol),
         EACH_WAY(a_line_without_an_end),

@@ -74,7 +74,7 @@
  *   log_fd and all flags but PROBE_HTTP and ANY_LISTENER are not. Nothing is started,
  *   reserved or ever signalled. The port is probed until it answers or the start-up
  *   time is over; a listener of a user who is neither root nor the host's own is
- *   KP_ERR_FOREIGN_LISTENER. READY lasts until kp_handle_stop(), which ends in EXITED
+ *   KP_ERR_FOREIGN_LISTENER, unless KP_SPEC_ANY_LISTENER accepts it. READY lasts until kp_handle_stop(), which ends in EXITED
  *   at once, as a failed start does; a restart probes again. The pid is 0, and there
  *   is no exit status. The children's environment is as for a proxy that was started.
  *

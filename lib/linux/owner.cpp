@@ -163,18 +163,24 @@ void read_name(pid_t pid, char *name, size_t size)
     name[length > 0 ? length : 0] = '\0';
 }
 
-// Calls visit(pid) for the proxy and for each member, until that returns true.
+// Calls visit(pid) for the proxy and for each of its kin, until that returns true.
 template <typename Visit>
-bool any_member(const Kin &kin, Visit visit)
+bool any_of_kin(const Kin &kin, Visit visit)
 {
     if (!proc_is_ours())
         return false;
     if (visit(kin.proxy))
         return true;
+    Means means;
+    Descent descent(kin.proxy, means);
     Directory processes("/proc");
-    while (pid_t pid = processes ? processes.next_number() : 0)
-        if (pid != kin.proxy && pid != kin.guard && group_of(pid) == kin.group && visit(pid))
+    while (pid_t pid = processes ? processes.next_number() : 0) {
+        if (pid == kin.proxy || pid == kin.guard)
+            continue;
+        bool is_kin = group_of(pid) == kin.group || descent.find(pid) == Relation::Kin;
+        if (is_kin && visit(pid))
             return true;
+    }
     return false;
 }
 
@@ -215,7 +221,7 @@ size_t find_sockets(const Kin &kin, uint64_t *sockets, size_t size)
 {
     size_t found = 0;
     Means means;
-    any_member(kin, [&](pid_t pid) {
+    any_of_kin(kin, [&](pid_t pid) {
         char path[32];
         snprintf(path, sizeof path, "/proc/%d/fd", pid);
         Sockets all(path, means);
@@ -228,7 +234,7 @@ size_t find_sockets(const Kin &kin, uint64_t *sockets, size_t size)
 
 bool is_stopped(const Kin &kin)
 {
-    return any_member(kin, [](pid_t pid) {
+    return any_of_kin(kin, [](pid_t pid) {
         Stat stat;
         return read_stat(pid, stat) == 0 && stat.state == 'T';
     });

@@ -37,14 +37,12 @@ int bind_to(const Fd &socket, const sockaddr_in &address)
     return bind(socket.get(), generic(address), sizeof address) == 0 ? 0 : errno;
 }
 
-int find_port(const Fd &socket, uint16_t &port)
+using AskName = int(int, sockaddr *, socklen_t *);
+
+int find_name(AskName ask, const Fd &socket, sockaddr_in &address)
 {
-    sockaddr_in address = {};
     socklen_t size = sizeof address;
-    if (getsockname(socket.get(), reinterpret_cast<sockaddr *>(&address), &size) != 0)
-        return errno;
-    port = ntohs(address.sin_port);
-    return 0;
+    return ask(socket.get(), reinterpret_cast<sockaddr *>(&address), &size) == 0 ? 0 : errno;
 }
 
 } // namespace
@@ -57,8 +55,11 @@ int reserve_port(uint16_t &port, Fd &reservation)
     int result = set_option(made, SOL_SOCKET, SO_REUSEADDR, 1);
     if (result == 0)
         result = bind_to(made, address_of(kLoopback, port));
+    sockaddr_in name = {};
     if (result == 0)
-        result = find_port(made, port);
+        result = find_name(getsockname, made, name);
+    if (result == 0)
+        port = ntohs(name.sin_port);
     if (result == 0)
         reservation = static_cast<Fd &&>(made);
     return result;
@@ -102,6 +103,13 @@ int connect_probe(const Fd &probe, uint16_t port)
 int send_probe(const Fd &probe, const char *text, size_t size)
 {
     return send(probe.get(), text, size, MSG_NOSIGNAL) < 0 ? errno : 0;
+}
+
+bool meets_itself(const Fd &probe)
+{
+    sockaddr_in own = {}, other = {};
+    return find_name(getsockname, probe, own) == 0 && find_name(getpeername, probe, other) == 0 &&
+           own.sin_port == other.sin_port;
 }
 
 // Closing sends a reset, so that who closed first has no TIME_WAIT.

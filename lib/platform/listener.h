@@ -68,10 +68,10 @@ struct Holder {
 };
 bool find_holder(uint64_t socket, Holder &holder);
 
-// For messages: the sockets of proxy and members, of whatever kind, up to `size` of them.
+// For messages: the sockets of the kin, of whatever kind, up to `size` of them.
 size_t find_sockets(const Kin &kin, uint64_t *sockets, size_t size);
 
-// For messages: whether proxy or a member is stopped, as by SIGTTIN.
+// For messages: whether one of the kin is stopped, as by SIGTTIN.
 bool is_stopped(const Kin &kin);
 
 // Root, or the user whom the host runs as.

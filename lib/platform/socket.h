@@ -25,6 +25,9 @@ int connect_probe(const Fd &probe, uint16_t port);
 // A count of 0: the other end closed it.
 int send_probe(const Fd &probe, const char *text, size_t size);
 
+// Whether both ends of a connection are this one socket.
+bool meets_itself(const Fd &probe);
+
 // Lets nothing of a connection stay behind at the other end's port once it is closed here.
 void leave_no_trace(const Fd &probe);
 int receive_probe(const Fd &probe, char *buffer, size_t size, size_t &count);

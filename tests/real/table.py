@@ -128,7 +128,7 @@ def main():
     parser.add_argument("build_folder")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("proxies", nargs="*", metavar="PROXY", default=list(proxies.PROXIES))
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that nothing is left
     driver = os.path.abspath(f"{options.build_folder}/tests/real/real-driver")
     processes.adopt_orphans()

@@ -326,7 +326,7 @@ int connect_probe(const Fd &probe, uint16_t port)
     enter("connect_probe");
     ++world.counts.probes;
     Descriptor &socket = use(probe.get(), Descriptor::Probe, "connect_probe");
-    if (!socket.from_other && !is_reserved_from(port, false))
+    if (!socket.from_other && !is_reserved_from(port, false) && !is_listened_on(port))
         complain("connect_probe: it could meet itself on port %u", port);
     socket.port = port;
     int result = answer_at(port);
@@ -343,6 +343,12 @@ int send_probe(const Fd &probe, const char *, size_t)
     const Being *being = listener_at(socket.port);
     socket.said = being != nullptr ? being->program->says : "HTTP/1.1 200 OK\r\n\r\n";
     return 0;
+}
+
+bool meets_itself(const Fd &probe)
+{
+    enter("meets_itself");
+    return answer_at(use(probe.get(), Descriptor::Probe, "meets_itself").port) != 0;
 }
 
 void leave_no_trace(const Fd &probe)
