@@ -183,9 +183,13 @@ kp_result fail_forked(kp_error *error)
 
 kp_result fail_port_in_use(kp_error *error, uint16_t port, const Stranger &stranger)
 {
+    if (stranger.known == Stranger::None)
+        return make(error, KP_ERR_PORT_IN_USE, EADDRINUSE,
+                    "port %u is taken: 127.0.0.1:%u is in use, perhaps by a former connection",
+                    port, port);
     return make(error, KP_ERR_PORT_IN_USE, EADDRINUSE,
-                "port %u is taken: 127.0.0.1:%u is in use%s%s", port, port,
-                stranger.known == Stranger::None ? "" : " by ", Whoever(stranger).text());
+                "port %u is taken: 127.0.0.1:%u is in use by %s", port, port,
+                Whoever(stranger).text());
 }
 
 kp_result fail_foreign(kp_error *error, const Place &place, const Stranger &stranger)
@@ -274,10 +278,10 @@ kp_result fail_timed_out(kp_error *error, const TimedOut &timed_out)
 
 kp_result fail_not_http(kp_error *error, uint16_t port, const char *what, const char *text)
 {
-    const char *quote = text[0] == '\0' ? "" : "\"";
+    bool said = text[0] != '\0';
     return make(error, KP_ERR_NOT_HTTP, 0,
                 "what listens on 127.0.0.1:%u is not an HTTP proxy: asked to CONNECT, it %s%s%s%s",
-                port, what, quote, text, quote);
+                port, what, said ? ": \"" : "", text, said ? "\"" : "");
 }
 
 kp_result fail_given_up(kp_error *error, pid_t pid)

@@ -42,7 +42,7 @@ struct Ended {
     Exit exit;
     int64_t after; // nanoseconds since the start
     bool was_ready;
-    bool reserved; // the port was: a proxy without SO_REUSEADDR can't bind
+    bool reserved; // the port was, and it can't be said that the proxy did bind beside that
     Stranger stranger;
 };
 kp_result fail_exited(kp_error *error, const Ended &ended);

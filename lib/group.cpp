@@ -130,19 +130,30 @@ void Group::signal(int signo)
 {
     Child &leader = guard_ ? guard_ : proxy_;
     leader.signal_group(signo);
-    pid_t group = proxy_.ended() ? id_ : sys::group_of(proxy_.pid());
-    if (group == proxy_.pid() && group != id_ && signo == SIGKILL)
-        proxy_.signal_group(signo); // it leads one of its own: its workers are there
-    else if (group != id_)
+    if (!proxy_.ended() && sys::group_of(proxy_.pid()) != id_)
         proxy_.signal(signo);
-    if (signo == SIGKILL && owner_.end)
-        sys::signal(owner_, signo);
+    if (signo == SIGKILL && outsider_.end)
+        signal_outsider(signo);
 }
 
-void Group::keep(sys::Process &&owner)
+void Group::keep(sys::Process &&outsider)
 {
-    if (owner.end && !owner_.end)
-        owner_ = static_cast<sys::Process &&>(owner);
+    if (!outsider.end || (outsider_.end && !sys::is_over(outsider_)))
+        return;
+    outsider_ = static_cast<sys::Process &&>(outsider);
+    outsider_leads_ = sys::group_of(outsider_.pid) == outsider_.pid;
+}
+
+void Group::keep_proxy()
+{
+    sys::Process proxy;
+    proxy.pid = proxy_.pid();
+    proxy_.ended();
+    if (proxy_.is_reaped()) // the number may be another's
+        return;
+    bool leads = proxy.pid != id_ && sys::group_of(proxy.pid) == proxy.pid;
+    if (leads && proxy_.end_fd() >= 0 && sys::duplicate(proxy_.end_fd(), proxy.end) == 0)
+        keep(static_cast<sys::Process &&>(proxy));
 }
 
 bool Group::proxy_ended()
@@ -150,39 +161,69 @@ bool Group::proxy_ended()
     return proxy_ && has_ended(proxy_, proxy_watched_);
 }
 
-// The owner of the listener comes after the group: who is to hand the signal on has done so by
-// then.
+// The outsider comes after the group: who is to hand the signal on has done so by then.
 Group::Rest Group::rest()
 {
     Rest rest = rest_of_group();
-    return rest == Rest::Nobody && owner_left() ? Rest::Somebody : rest;
+    return rest == Rest::Nobody && outsider_left() ? Rest::Somebody : rest;
 }
 
-// Its descriptor is watched from here on only: before, its end is the proxy's own affair.
-bool Group::owner_left()
+// Watched from here on only: before, its end is the proxy's own affair.
+bool Group::outsider_left()
 {
-    if (!owner_.end)
+    if (!outsider_.end)
         return false;
-    if (sys::is_over(owner_)) {
-        forget_owner();
+    if (follower_.end && !sys::is_over(follower_))
+        return true;
+    bool is_over = sys::is_over(outsider_);
+    watch_one(nullptr);
+    if (is_over && !find_follower()) {
+        forget_outsider();
         return false;
     }
-    if (!owner_told_) {
-        owner_told_ = true;
-        sys::signal(owner_, SIGTERM);
-        sys::signal(owner_, SIGCONT);
-        if (!poller_.watch({owner_.end.get(), false}))
-            by_clock_ = true;
+    if (!outsider_told_) {
+        outsider_told_ = true;
+        signal_outsider(SIGTERM);
+        signal_outsider(SIGCONT);
     }
+    watch_one(is_over ? &follower_ : &outsider_);
     return true;
 }
 
-void Group::forget_owner()
+// One of those that are left of the group that the outsider led. Its number is good for the search
+// only if the group is still there afterwards.
+bool Group::find_follower()
 {
-    if (owner_told_)
-        poller_.forget(owner_.end.get());
-    owner_told_ = false;
-    owner_ = sys::Process();
+    size_t found = 0;
+    if (!outsider_leads_ || sys::signal_group(outsider_, 0) != 0)
+        return false;
+    sys::Search result = sys::find_members(outsider_.pid, 0, &follower_, 1, found);
+    return result != sys::Search::Nobody && sys::signal_group(outsider_, 0) == 0;
+}
+
+int Group::signal_outsider(int signo)
+{
+    int result = outsider_leads_ ? sys::signal_group(outsider_, signo) : ENOSYS;
+    return result == ENOSYS ? sys::signal(outsider_, signo) : result;
+}
+
+// Outsider, follower, or neither.
+void Group::watch_one(const sys::Process *process)
+{
+    if (awaited_ >= 0)
+        poller_.forget(awaited_);
+    awaited_ = process != nullptr ? process->end.get() : -1;
+    if (awaited_ >= 0 && !poller_.watch({awaited_, false}))
+        awaited_ = -1;
+    by_clock_ = by_clock_ || (process != nullptr && awaited_ < 0);
+}
+
+void Group::forget_outsider()
+{
+    watch_one(nullptr);
+    outsider_told_ = outsider_leads_ = false;
+    outsider_ = sys::Process();
+    follower_ = sys::Process();
 }
 
 Group::Rest Group::rest_of_group()
@@ -288,8 +329,8 @@ pid_t Group::somebody() const
         return proxy_.pid();
     if (member_count_ != 0)
         return members_[0].pid;
-    if (owner_.end)
-        return owner_.pid;
+    if (outsider_.end)
+        return outsider_.pid;
     return seen_ != 0 ? seen_ : id_;
 }
 
@@ -302,8 +343,8 @@ size_t Group::watches(sys::Watch *list) const
         list[count++] = {guard_.end_fd(), false};
     for (size_t i = 0; i < member_count_; ++i)
         list[count++] = {members_[i].end.get(), false};
-    if (owner_told_)
-        list[count++] = {owner_.end.get(), false};
+    if (awaited_ >= 0)
+        list[count++] = {awaited_, false};
     return count;
 }
 
@@ -312,7 +353,7 @@ void Group::close()
     unwatch(proxy_, proxy_watched_);
     unwatch(guard_, guard_watched_);
     forget_members();
-    forget_owner();
+    forget_outsider();
     proxy_.reap();
     if (proxy_.was_ended()) // else it was given up, and is looked at again before a restart
         proxy_.close();

@@ -28,16 +28,18 @@ class Group {
     // Whose the proxy's listener may be.
     sys::Kin kin() const { return {proxy_.pid(), id_, guard_.pid()}; }
 
-    // A listener's owner that has left the group, and is to be stopped with it. Nothing to keep is
-    // fine.
-    void keep(sys::Process &&owner);
+    // A process that has left the group and is to be stopped with it, with the whole group that it
+    // may lead: the listener's owner, or nobody.
+    void keep(sys::Process &&outsider);
+    // The proxy, if it leads a group of its own.
+    void keep_proxy();
 
     // Look. What was not started has not ended.
     bool proxy_ended();
     bool guard_ended() { return guard_ && has_ended(guard_, guard_watched_); }
 
-    // To everybody in the group, and to the proxy where it has left that; SIGKILL also to the owner
-    // of the listener.
+    // To everybody in the group, and to the proxy where it has left that; SIGKILL also to the
+    // outsider.
     void signal(int signo);
 
     // Who is left. The guard is ended by this once nobody else is. Unknown: somebody, or zombies
@@ -74,8 +76,11 @@ class Group {
     void forget(sys::Process &member);
     void forget_members();
     Rest search();
-    bool owner_left();
-    void forget_owner();
+    bool outsider_left();
+    int signal_outsider(int signo);
+    bool find_follower();
+    void watch_one(const sys::Process *process);
+    void forget_outsider();
     Rest rest_of_group();
     Rest rest_beside_guard();
     Rest rest_after_leader(Child &leader);
@@ -89,10 +94,13 @@ class Group {
     bool guard_tells_ = false; // by its nice value that it is alone in the group
     bool guard_watched_ = false;
     bool proxy_watched_ = false;
-    bool by_clock_ = false;   // somebody is left whose end no descriptor tells
-    pid_t seen_ = 0;          // one of the members last found
-    sys::Process owner_;      // of the listener, outside of the group
-    bool owner_told_ = false; // to end
+    bool by_clock_ = false; // somebody is left whose end no descriptor tells
+    pid_t seen_ = 0;        // one of the members last found
+    sys::Process outsider_;
+    sys::Process follower_;       // a member of the group that the outsider led
+    bool outsider_leads_ = false; // a group
+    bool outsider_told_ = false;  // to end
+    int awaited_ = -1;            // the end of one of the two
     size_t member_count_ = 0;
     sys::Process members_[kMaxMembers];
 };

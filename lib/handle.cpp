@@ -25,13 +25,16 @@ constexpr int64_t kStopPause = kMillisecond;
 // take milliseconds from letting go of its descriptors to closing them.
 constexpr int64_t kDoubtTime = 200 * kMillisecond;
 
+// Each look at it is a search of all processes.
+constexpr int64_t kDoubtPause = 20 * kMillisecond;
+
 const char *describe(Probe::Heard heard)
 {
     switch (heard) {
     case Probe::Heard::Other:
-        return "answered ";
+        return "answered";
     case Probe::Heard::Endless:
-        return "answered with a line that does not end: ";
+        return "answered with a line that does not end";
     case Probe::Heard::Closed:
         return "closed the connection";
     default:
@@ -51,12 +54,6 @@ kp_handle::~kp_handle()
 bool kp_handle::is_attached() const
 {
     return has(*spec_, KP_SPEC_ATTACH);
-}
-
-// Without a reservation a probe could meet itself.
-bool kp_handle::probes_from_other() const
-{
-    return is_attached() || has(*spec_, KP_SPEC_NO_RESERVE);
 }
 
 Place kp_handle::place() const
@@ -85,9 +82,11 @@ kp_result kp_handle::start(kp_error *error)
         port_.shut();
         return result;
     }
-    probe_.reset();
+    bool is_reserved = !is_attached() && !has(*spec_, KP_SPEC_NO_RESERVE);
+    probe_.begin(port_.number(), !is_reserved, !is_reserved && !is_attached());
     doubted_ = 0;
     looked_ahead_ = false;
+    accepted_ = false;
     state_ = KP_STATE_STARTING;
     reached_ready_ = false;
     limit_ = Deadline::after(started_, spec_->startup_timeout_ms * kMillisecond);
@@ -135,13 +134,16 @@ kp_result kp_handle::step_starting(kp_error *error)
     if (limit_.passed(now))
         return fail_timed_out(now, error);
     bool wait_by_clock = probe_.by_clock() || group_.by_clock();
-    set_due(wait_by_clock ? earlier(limit_, by_clock(now)) : limit_);
+    Deadline next = doubted_ != 0 ? Deadline::after(now, kDoubtPause) : by_clock(now);
+    set_due(wait_by_clock ? earlier(limit_, next) : limit_);
     return KP_AGAIN;
 }
 
 kp_result kp_handle::probe(kp_error *error)
 {
-    switch (probe_.attempt(port_.number(), probes_from_other())) {
+    if (doubted_ != 0) // more connections that nobody accepts would fill the backlog
+        return become_connected(error);
+    switch (probe_.attempt()) {
     case Probe::Answer::Connected:
         return become_connected(error);
     case Probe::Answer::Http:
@@ -166,11 +168,12 @@ void kp_handle::look_ahead()
 // Nothing is sent to a listener before it was verified.
 kp_result kp_handle::become_connected(kp_error *error)
 {
+    accepted_ = true;
     if (!has(*spec_, KP_SPEC_PROBE_HTTP))
         return become_ready(error);
     kp_result result = verify(error);
     if (result == KP_OK)
-        probe_.ask(port_.number(), probes_from_other());
+        probe_.ask();
     return result == KP_OK ? KP_AGAIN : result;
 }
 
@@ -236,7 +239,7 @@ kp_result kp_handle::fail_exited(kp_error *error)
                    group_.proxy().exit(),
                    sys::now() - started_,
                    reached_ready_,
-                   !has(*spec_, KP_SPEC_NO_RESERVE),
+                   !accepted_ && !has(*spec_, KP_SPEC_NO_RESERVE),
                    Stranger()};
     if (!reached_ready_)
         ended.stranger = find_stranger(port_.number());
@@ -245,9 +248,11 @@ kp_result kp_handle::fail_exited(kp_error *error)
 
 kp_result kp_handle::fail_timed_out(int64_t now, kp_error *error)
 {
-    if (probe_.heard() != Probe::Heard::Nothing && probe_.last_errno() == 0)
+    bool is_stopped = !is_attached() && sys::is_stopped(group_.kin());
+    if (!is_stopped && probe_.heard() != Probe::Heard::Nothing && probe_.last_errno() == 0)
         return fail_not_http(error);
     TimedOut timed_out = {};
+    timed_out.stopped = is_stopped;
     timed_out.place = place();
     timed_out.after = now - started_;
     timed_out.connect_errno = probe_.last_errno();
@@ -255,7 +260,6 @@ kp_result kp_handle::fail_timed_out(int64_t now, kp_error *error)
     if (is_attached()) {
         find_elsewhere_attached(port_.number(), timed_out.elsewhere, sizeof timed_out.elsewhere);
     } else {
-        timed_out.stopped = sys::is_stopped(group_.kin());
         find_elsewhere(port_.number(), group_.kin(), timed_out.elsewhere,
                        sizeof timed_out.elsewhere);
     }
@@ -299,6 +303,7 @@ void kp_handle::begin_stop(int64_t grace)
         return become_exited();
     port_.shut();
     group_.started();
+    group_.keep_proxy();
     started_ = sys::now();
     killed_ = false;
     limit_ = Deadline::after(started_, grace);

@@ -59,7 +59,6 @@ struct kp_handle {
     void kill();
     void become_exited();
     bool is_attached() const;
-    bool probes_from_other() const;
     kpi::Place place() const;
 
     void set_due(kpi::Deadline due);
@@ -77,7 +76,8 @@ struct kp_handle {
     kpi::Deadline due_without_fd_{INT64_MAX};
     kpi::Deadline due_{INT64_MAX}; // when the next step is due by time
     bool looked_ahead_ = false;
-    int64_t doubted_ = 0; // since when the listener is; 0: it is not
+    bool accepted_ = false; // a connection was, in this life
+    int64_t doubted_ = 0;   // since when the listener is; 0: it is not
     kpi::Log log_;
     kpi::Port port_;
     kpi::sys::Poller poller_;

@@ -62,8 +62,7 @@ Verdict judge_each(uint16_t port, Judge judge)
 // Not if nobody is seen to hold it, or one of the kin after all: that took it over meanwhile.
 bool is_certain(const Stranger &stranger, const sys::Kin &kin)
 {
-    return stranger.known == Stranger::Program && stranger.pid != kin.proxy &&
-           sys::group_of(stranger.pid) != kin.group;
+    return stranger.known == Stranger::Program && !sys::may_be_kin(stranger.pid, kin);
 }
 
 } // namespace

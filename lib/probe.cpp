@@ -5,12 +5,22 @@
 
 namespace kpi {
 
-Probe::Answer Probe::attempt(uint16_t port, bool from_other)
+void Probe::begin(uint16_t port, bool from_other, bool no_trace)
+{
+    close();
+    port_ = port;
+    from_other_ = from_other;
+    no_trace_ = no_trace;
+    errno_ = 0;
+    heard_ = Heard::Nothing;
+}
+
+Probe::Answer Probe::attempt()
 {
     if (phase_ == Phase::Asking)
         return listen();
     if (phase_ == Phase::Connecting) {
-        int result = sys::connect_probe(socket_, port);
+        int result = sys::connect_probe(socket_, port_);
         if (result != EINPROGRESS)
             return judge(result);
         // Its backlog was full. The kernel asks again after one second, then two, then four; a new
@@ -21,11 +31,11 @@ Probe::Answer Probe::attempt(uint16_t port, bool from_other)
     if (errno_ != ECONNREFUSED)
         socket_.reset();
     if (!socket_) {
-        errno_ = sys::make_probe(from_other, socket_);
+        errno_ = make_socket(from_other_);
         if (errno_ != 0)
             return Answer::Impossible;
     }
-    return judge(sys::connect_probe(socket_, port));
+    return judge(sys::connect_probe(socket_, port_));
 }
 
 Probe::Answer Probe::judge(int result)
@@ -38,9 +48,9 @@ Probe::Answer Probe::judge(int result)
     return result == 0 ? Answer::Connected : Answer::Refused;
 }
 
-void Probe::ask(uint16_t port, bool from_other)
+void Probe::ask()
 {
-    if (from_other && !connect_as_clients_do(port))
+    if (from_other_ && !connect_as_clients_do())
         return close();
     status_line_ = StatusLine();
     if (heard_ == Heard::Nothing)
@@ -51,18 +61,22 @@ void Probe::ask(uint16_t port, bool from_other)
 }
 
 // Proxies let 127.0.0.1 in, and not always 127.0.0.2. While somebody listens the kernel gives the
-// port to no connection; if nobody does any more, a probe may meet itself. Without a reservation a
-// connection that the proxy closes first would keep the port from a restart.
-bool Probe::connect_as_clients_do(uint16_t port)
+// port to no connection; if nobody does any more, a probe may meet itself.
+bool Probe::connect_as_clients_do()
 {
     close();
-    errno_ = sys::make_probe(false, socket_);
+    errno_ = make_socket(false);
     if (errno_ == 0)
-        errno_ = sys::connect_probe(socket_, port);
-    if (errno_ != 0)
-        return false;
-    sys::leave_no_trace(socket_);
-    return !sys::meets_itself(socket_);
+        errno_ = sys::connect_probe(socket_, port_);
+    return errno_ == 0 && !sys::meets_itself(socket_);
+}
+
+int Probe::make_socket(bool from_other)
+{
+    int result = sys::make_probe(from_other, socket_);
+    if (result == 0 && no_trace_)
+        sys::leave_no_trace(socket_);
+    return result;
 }
 
 Probe::Answer Probe::listen()
@@ -108,13 +122,6 @@ void Probe::close()
 {
     enter(Phase::Idle);
     socket_.reset();
-}
-
-void Probe::reset()
-{
-    close();
-    errno_ = 0;
-    heard_ = Heard::Nothing;
 }
 
 } // namespace kpi

@@ -18,11 +18,15 @@ class Probe {
     // The first two: try again later. Connected is told once; then the host closes it, or asks.
     enum class Answer { Refused, Pending, Connected, Http, NotHttp, Impossible };
 
+    // A new life of the proxy. from_other: from 127.0.0.2, where a probe could meet itself.
+    // no_trace: no connection may keep the port afterwards.
+    void begin(uint16_t port, bool from_other, bool no_trace);
+
     // Starts an attempt, or looks at the one that is under way.
-    Answer attempt(uint16_t port, bool from_other);
+    Answer attempt();
 
     // For an HTTP answer, once a connection was made and whose the listener is is known.
-    void ask(uint16_t port, bool from_other);
+    void ask();
 
     // What tells that the attempt goes on.
     bool is_waiting() const { return phase_ != Phase::Idle; }
@@ -37,20 +41,22 @@ class Probe {
     Heard heard() const { return heard_; }
     const char *text() const { return status_line_.text(); }
 
-    // Before another life of the proxy.
-    void reset();
     void close();
 
   private:
     enum class Phase { Idle, Connecting, Asking };
 
     Answer judge(int result);
-    bool connect_as_clients_do(uint16_t port);
+    int make_socket(bool from_other);
+    bool connect_as_clients_do();
     Answer listen();
     Answer give_up(Heard heard, Answer answer);
     void enter(Phase phase);
 
     sys::Poller &poller_;
+    uint16_t port_ = 0;
+    bool from_other_ = false;
+    bool no_trace_ = false;
     Fd socket_;
     int errno_ = 0;
     Phase phase_ = Phase::Idle;

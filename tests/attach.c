@@ -2,7 +2,6 @@
 /* KP_SPEC_ATTACH: a proxy that runs already is probed, and left alone. */
 #include "process.h"
 #include "support.h"
-#include <grp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/wait.h>
@@ -164,13 +163,6 @@ static void it_listens_elsewhere(void **state)
 }
 
 /* ---- Whose it is ---------------------------------------------------------------------- */
-
-enum { SOMEBODY = 54321 };
-
-static bool become_somebody(void)
-{
-    return setgroups(0, NULL) == 0 && setgid(SOMEBODY) == 0 && setuid(SOMEBODY) == 0;
-}
 
 static uint16_t somebodys_port;
 

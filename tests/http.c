@@ -132,7 +132,7 @@ static void silence(void **state)
 
 static void half_a_line(void **state)
 {
-    fails_in_the_end(*state, FIXTURE("say", "HTTP/1.1 200 "), "did not answer");
+    fails_in_the_end(*state, FIXTURE("say", "HTTP/1.1 200 "), "in time: \"HTTP/1.1 200 \"");
 }
 
 static void a_connection_that_is_closed(void **state)

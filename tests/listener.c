@@ -2,9 +2,12 @@
 /* Ready is the proxy's own listener, and nobody else's; else the message says what was there. */
 #include "process.h"
 #include "support.h"
+#include <fcntl.h>
 #include <linux/filter.h>
+#include <signal.h>
 #include <stdio.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static kp_spec soon(char *const *argv)
@@ -153,6 +156,40 @@ static void another_process_listens(void **state)
     close(fd);
 }
 
+static _Noreturn void join_and_listen(pid_t group, uint16_t port, int told)
+{
+    alarm(PATIENCE_MS / 1000);
+    bool fine = setpgid(0, group) == 0 && become_somebody() &&
+                bind_socket("127.0.0.1", port, BIND_REUSEADDR | BIND_LISTEN) >= 0;
+    if (write(told, fine ? "1" : "0", 1) == 1 && fine)
+        pause();
+    _exit(0);
+}
+
+/* Any process of the session may do so, whoever runs it. */
+static void another_users_that_joined_the_group(void **state)
+{
+    struct scene *scene = *state;
+    int ends[2];
+    char fine = '0';
+    if (geteuid() != 0 && left_out(__func__, "without root"))
+        return;
+    assert_result(KP_OK, start(scene, spec_for(FIXTURE("never"))));
+    assert_return_code(pipe2(ends, O_CLOEXEC), 0);
+    pid_t pid = fork();
+    if (pid == 0)
+        join_and_listen(getpgid(kp_handle_pid(scene->proxy)), kp_handle_port(scene->proxy),
+                        ends[1]);
+    bool listens = read(ends[0], &fine, 1) == 1 && fine == '1';
+    close(ends[0]);
+    close(ends[1]);
+    kp_result result = reach(scene, KP_STATE_READY);
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+    assert_true(listens);
+    assert_result(KP_ERR_FOREIGN_LISTENER, result);
+}
+
 static void another_process_without_a_reservation(void **state)
 {
     struct scene *scene = *state;
@@ -235,6 +272,7 @@ int main(void)
         EACH_WAY(connections_that_are_not_answered),
         EACH_WAY(connections_that_are_answered_later),
         EACH_WAY(another_process_listens),
+        EACH_WAY(another_users_that_joined_the_group),
         EACH_WAY(another_process_without_a_reservation),
         EACH_WAY(any_listener_is_accepted),
         TEST(any_listener_is_one_that_comes_later),

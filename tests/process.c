@@ -3,6 +3,7 @@
 #include "support.h"
 #include <dirent.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -130,4 +131,9 @@ static bool is_empty(const void *group)
 bool eventually_empty(pid_t group)
 {
     return eventually(is_empty, &group);
+}
+
+bool become_somebody(void)
+{
+    return setgroups(0, NULL) == 0 && setgid(SOMEBODY) == 0 && setuid(SOMEBODY) == 0;
 }

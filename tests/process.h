@@ -25,6 +25,10 @@ void process_each(bool (*visit)(const struct process *, void *), void *data);
 /* The living members of a process group. */
 size_t group_size(pid_t group);
 
+/* As root: a user whom nobody else is. */
+enum { SOMEBODY = 54321 };
+bool become_somebody(void);
+
 /* Children of this process, zombies too. */
 size_t count_children(void);
 

@@ -372,6 +372,23 @@ static void nobody_is_lost_for_want_of_descriptors(void **state)
         stop_with_few_descriptors(*state, free_ones);
 }
 
+/* The teardown looks for what is left. */
+static void workers_of_an_owner_that_left_the_group(void **state)
+{
+    struct scene *scene = *state;
+    get_ready(scene, spec_for(SHELL("setsid \"$0\" workers 2 & wait")));
+    assert_result(KP_OK, kp_handle_stop(scene->proxy, -1));
+    get_exited(scene);
+}
+
+static void workers_of_a_proxy_that_left_the_group(void **state)
+{
+    struct scene *scene = *state;
+    get_ready(scene, spec_for(SHELL("exec setsid -w \"$0\" deaf-workers 2")));
+    assert_result(KP_OK, kp_handle_stop(scene->proxy, 100));
+    get_exited(scene);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -407,6 +424,8 @@ int main(void)
         EACH_WAY(free_can_not_push_the_kill_away),
         TEST_WAY(nobody_is_lost_for_want_of_descriptors, "guard", &ways[0]),
         TEST_WAY(nobody_is_lost_for_want_of_descriptors, "no guard", &ways[3]),
+        EACH_WAY(workers_of_an_owner_that_left_the_group),
+        EACH_WAY(workers_of_a_proxy_that_left_the_group),
     };
     return RUN(tests);
 }

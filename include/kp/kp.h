@@ -317,7 +317,8 @@ KP_API int kp_handle_exit_status(const kp_handle *handle, int *exit_code, int *t
 /* ---- 6. End ------------------------------------------------------------- */
 
 /* Begins to stop the proxy and returns at once: SIGTERM and SIGCONT go to its process
- * group now, SIGKILL follows after grace_ms (-1: the spec's; 0: now). A step is due.
+ * group now, SIGKILL follows after grace_ms (-1: the spec's; 0: now). A step is due (an
+ * attached proxy is EXITED at once, and none is).
  * KP_OK also while it is stopping or has exited. A later call can only bring SIGKILL
  * nearer: kp_handle_stop(h, 0) is the second Ctrl-C, and after it kp_handle_free()
  * takes a second at most. KP_ERR_INVALID, KP_ERR_FORKED. */

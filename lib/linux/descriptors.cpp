@@ -17,7 +17,7 @@ void close_fd(int fd)
 
 } // namespace sys
 
-bool is_shortage(int error)
+bool is_want(int error)
 {
     return error == EMFILE || error == ENFILE || error == ENOMEM || error == ENOBUFS;
 }

@@ -11,6 +11,6 @@ namespace kpi {
 Fd lifted(int number);
 
 // Whether an error number tells of what the host has not got at the moment, and may have again.
-bool is_shortage(int error);
+bool is_want(int error);
 
 } // namespace kpi

@@ -23,7 +23,7 @@ uint64_t socket_of(const char *target)
 
 void Means::note(int error)
 {
-    if (is_shortage(error))
+    if (is_want(error))
         shortage_ = error;
 }
 

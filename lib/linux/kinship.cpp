@@ -82,7 +82,7 @@ Relation Descent::find(pid_t pid)
     if (is_among_strangers(parent, kMostStrangers))
         return Relation::Stranger;
     Relation relation = follow(parent, kMostStrangers);
-    if (relation == Relation::Stranger) {
+    if (relation == Relation::Stranger && parent > 0) {
         strangers_[next_] = parent;
         next_ = (next_ + 1) % kMostStrangers;
     }

@@ -85,7 +85,7 @@ Listeners::Listeners(uint16_t port)
 
 void Listeners::fail()
 {
-    shortage_ = is_shortage(errno) ? errno : 0;
+    shortage_ = is_want(errno) ? errno : 0;
     socket_.reset();
 }
 
@@ -128,6 +128,18 @@ bool Listeners::take(Listener &listener)
     return true;
 }
 
+// The end comes with an error number where the list was cut short, or was never begun.
+void Listeners::finish(size_t length)
+{
+    int result = 0;
+    if (length >= NLMSG_HDRLEN + sizeof result)
+        memcpy(&result, buffer_ + at_ + NLMSG_HDRLEN, sizeof result);
+    complete_ = result >= 0;
+    errno = -result;
+    if (!complete_)
+        fail();
+}
+
 bool Listeners::next(Listener &listener)
 {
     while (socket_) {
@@ -138,9 +150,10 @@ bool Listeners::next(Listener &listener)
         if (header.nlmsg_len < sizeof header || header.nlmsg_len > length_ - at_ ||
             header.nlmsg_type == NLMSG_ERROR)
             break;
-        complete_ = header.nlmsg_type == NLMSG_DONE;
-        if (complete_)
+        if (header.nlmsg_type == NLMSG_DONE) {
+            finish(header.nlmsg_len);
             break;
+        }
         if (take(listener))
             return true;
     }

@@ -89,12 +89,18 @@ class OwnerSearch {
         return result == Holds::Yes;
     }
 
+    // Any process of the session may join the group, whoever runs it: that alone makes it no kin.
     bool is_held_by_member()
     {
+        bool is_plausible =
+            is_trusted(listener_.uid) || may_be_of(kin_.proxy, listener_.uid, means_);
+        Descent descent(kin_.proxy, means_);
         Directory processes("/proc");
-        while (pid_t pid = next(processes))
-            if (group_of(pid) == kin_.group && is_held_by(pid))
+        while (pid_t pid = next(processes)) {
+            bool counts = group_of(pid) == kin_.group && (is_plausible || descent.is_certain(pid));
+            if (counts && is_held_by(pid))
                 return true;
+        }
         return false;
     }
 
@@ -152,6 +158,19 @@ class OwnerSearch {
 
 // ---- for messages
 
+bool all_users_have_numbers()
+{
+    char text[64];
+    unsigned inside = 1, outside = 1, count = 0;
+    Fd file = lifted(open("/proc/self/uid_map", O_RDONLY | O_CLOEXEC));
+    ssize_t length = file ? read(file.get(), text, sizeof text - 1) : -1;
+    if (length < 0)
+        return errno == ENOENT; // a kernel without user namespaces, or no /proc
+    text[length] = '\0';
+    return sscanf(text, "%u %u %u", &inside, &outside, &count) == 3 && inside == 0 &&
+           outside == 0 && count == UINT32_MAX;
+}
+
 void read_name(pid_t pid, char *name, size_t size)
 {
     char path[32];
@@ -192,6 +211,13 @@ int find_owner(const Listener &listener, const Kin &kin, Owner &owner, Process &
     owner = search.run(outside);
     bool known = owner == Owner::Kin && (outside.pid == 0 || outside.end);
     return known ? 0 : search.shortage();
+}
+
+bool may_be_kin(pid_t pid, const Kin &kin)
+{
+    Means means;
+    pid_t group = group_of(pid);
+    return group < 0 || group == kin.group || Descent(kin.proxy, means).is_certain(pid);
 }
 
 // The kernel makes the folder of a process when it is first read: 30 microseconds instead of 12.
@@ -240,8 +266,12 @@ bool is_stopped(const Kin &kin)
     });
 }
 
+// In a user namespace all who have no number there share one.
 bool is_trusted(uid_t uid)
 {
+    constexpr uid_t kNobodyKnown = 65534;
+    if (uid == kNobodyKnown && !all_users_have_numbers())
+        return false;
     return uid == 0 || uid == getuid() || uid == geteuid();
 }
 

@@ -32,6 +32,7 @@ class Listeners {
 
   private:
     void fail();
+    void finish(size_t length);
     bool receive();
     bool take(Listener &listener);
 
@@ -57,6 +58,9 @@ struct Kin {
 // it can't be mistaken, or without one where there is none to have.
 enum class Owner { Kin, Other, Unknown };
 int find_owner(const Listener &listener, const Kin &kin, Owner &owner, Process &outside);
+
+// Whether a process is one of them, or has just ended.
+bool may_be_kin(pid_t pid, const Kin &kin);
 
 // Makes a later look at what the process holds quicker, at a time when there is nothing to do.
 void look_ahead(pid_t pid);

@@ -21,15 +21,16 @@ int make_probe(bool from_other, Fd &probe);
 // not. After ECONNREFUSED the same socket may be used again.
 int connect_probe(const Fd &probe, uint16_t port);
 
-// On a connection that was accepted; neither waits (EAGAIN). What is sent is short, and sent whole.
-// A count of 0: the other end closed it.
-int send_probe(const Fd &probe, const char *text, size_t size);
-
 // Whether both ends of a connection are this one socket.
 bool meets_itself(const Fd &probe);
 
-// Lets nothing of a connection stay behind at the other end's port once it is closed here.
+// Lets nothing of a connection stay behind at the other end's port, also if that closes it first:
+// without a reservation it would keep the port from a restart.
 void leave_no_trace(const Fd &probe);
+
+// On a connection that was accepted; neither waits (EAGAIN). What is sent is short, and sent whole.
+// A count of 0: the other end closed it.
+int send_probe(const Fd &probe, const char *text, size_t size);
 int receive_probe(const Fd &probe, char *buffer, size_t size, size_t &count);
 
 } // namespace kpi::sys

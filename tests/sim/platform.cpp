@@ -119,7 +119,8 @@ int duplicate(int fd, Fd &copy)
 {
     enter("duplicate");
     Descriptor::Kind kind = use(fd, "duplicate").kind;
-    copy.reset(add({.kind = kind}));
+    pid_t pid = use(fd, "duplicate").pid;
+    copy.reset(add({.kind = kind, .pid = pid}));
     return 0;
 }
 
@@ -446,6 +447,12 @@ int find_owner(const Listener &listener, const Kin &kin, Owner &owner, Process &
     enter("find_owner");
     owner = owner_of(listener, kin, outside);
     return has(SIM_SHORT) ? EMFILE : 0;
+}
+
+bool may_be_kin(pid_t pid, const Kin &kin)
+{
+    enter("may_be_kin");
+    return descends(find(pid), kin.proxy) || find(pid).group == kin.group;
 }
 
 void look_ahead(pid_t pid)
