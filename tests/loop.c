@@ -337,16 +337,18 @@ static void it_is_quiet_under_traffic(void **state)
     assert_quiet(&run, 20);
 }
 
-/* From step to step through a whole start: what a step leaves readable is due. */
+/* From step to step through a whole start: what a step leaves readable is due. In the first
+ * milliseconds the next one may be due by the time that one has looked. */
 static void a_step_leaves_it_unreadable(void **state)
 {
     struct scene *scene = *state;
     struct run run = begin(scene, &hosts[0], spec_for(FIXTURE("late", "100")));
     int wakeups = 0, in_a_row = 0;
+    int64_t begun = now_ms();
     while (kp_handle_state(scene->proxy) == KP_STATE_STARTING) {
         assert_true(wait_by_poll(run.loop, scene->proxy));
         assert_true(kp_handle_step(scene->proxy, &scene->error) >= 0);
-        in_a_row = is_readable(&run) ? in_a_row + 1 : 0;
+        in_a_row = is_readable(&run) && now_ms() - begun > 20 ? in_a_row + 1 : 0;
         assert_true(in_a_row < 20);
         assert_true(++wakeups < MAX_STARTING);
     }

@@ -74,9 +74,10 @@
  *   log_fd and all flags but PROBE_HTTP and ANY_LISTENER are not. Nothing is started,
  *   reserved or ever signalled. The port is probed until it answers or the start-up
  *   time is over; a listener of a user who is neither root nor the host's own is
- *   KP_ERR_FOREIGN_LISTENER, unless KP_SPEC_ANY_LISTENER accepts it. READY lasts until kp_handle_stop(), which ends in EXITED
- *   at once, as a failed start does; a restart probes again. The pid is 0, and there
- *   is no exit status. The children's environment is as for a proxy that was started.
+ *   KP_ERR_FOREIGN_LISTENER, unless KP_SPEC_ANY_LISTENER accepts it. READY lasts
+ *   until kp_handle_stop(), which ends in EXITED at once, as a failed start does; a
+ *   restart probes again. The pid is 0, and there is no exit status. The children's
+ *   environment is as for a proxy that was started.
  *
  * Bad arguments. A NULL handle is fine for kp_handle_free() and kp_env_new();
  *   elsewhere it is KP_ERR_INVALID, or 0, -1 or "" from the functions that look.
