@@ -372,10 +372,13 @@ static void nobody_is_lost_for_want_of_descriptors(void **state)
         stop_with_few_descriptors(*state, free_ones);
 }
 
-/* The teardown looks for what is left. */
+/* The teardown looks for what is left. valgrind has no descriptors for processes, without which
+ * those outside the group can't be held. */
 static void workers_of_an_owner_that_left_the_group(void **state)
 {
     struct scene *scene = *state;
+    if (left_out_under_valgrind(__func__))
+        return;
     get_ready(scene, spec_for(SHELL("setsid \"$0\" workers 2 & wait")));
     assert_result(KP_OK, kp_handle_stop(scene->proxy, -1));
     get_exited(scene);
@@ -384,6 +387,8 @@ static void workers_of_an_owner_that_left_the_group(void **state)
 static void workers_of_a_proxy_that_left_the_group(void **state)
 {
     struct scene *scene = *state;
+    if (left_out_under_valgrind(__func__))
+        return;
     get_ready(scene, spec_for(SHELL("exec setsid -w \"$0\" deaf-workers 2")));
     assert_result(KP_OK, kp_handle_stop(scene->proxy, 100));
     get_exited(scene);
