@@ -108,10 +108,9 @@ bool contains(const uint64_t *sockets, size_t count, uint64_t socket)
 
 void write_address(const sys::Listener &listener, char *text, size_t size)
 {
-    constexpr uint8_t kMapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
-    bool v4 = memcmp(listener.address, kMapped, sizeof kMapped) == 0;
+    bool v4 = memcmp(listener.address, sys::kMapped, sizeof sys::kMapped) == 0;
     char address[INET6_ADDRSTRLEN] = "";
-    inet_ntop(v4 ? AF_INET : AF_INET6, listener.address + (v4 ? sizeof kMapped : 0), address,
+    inet_ntop(v4 ? AF_INET : AF_INET6, listener.address + (v4 ? sizeof sys::kMapped : 0), address,
               sizeof address);
     snprintf(text, size, v4 ? "%s:%u" : "[%s]:%u", address, listener.port);
 }

@@ -50,7 +50,8 @@ Probe::Answer Probe::judge(int result)
 
 void Probe::ask()
 {
-    if (from_other_ && !connect_as_clients_do())
+    bool is_connected = socket_ && !from_other_; // else, or after an earlier answer, it is not
+    if (!is_connected && !connect_as_clients_do())
         return close();
     status_line_ = StatusLine();
     if (heard_ == Heard::Nothing)

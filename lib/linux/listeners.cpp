@@ -50,7 +50,6 @@ bool is_v6_only(const char *attributes, size_t length)
     return false;
 }
 
-constexpr uint8_t kMapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
 constexpr uint8_t kLoopback[4] = {127, 0, 0, 1};
 constexpr uint8_t kAny[16] = {};
 
@@ -147,10 +146,9 @@ bool Listeners::next(Listener &listener)
         if (length_ - at_ < sizeof header && !receive())
             break;
         memcpy(&header, buffer_ + at_, sizeof header);
-        if (header.nlmsg_len < sizeof header || header.nlmsg_len > length_ - at_ ||
-            header.nlmsg_type == NLMSG_ERROR)
+        if (header.nlmsg_len < sizeof header || header.nlmsg_len > length_ - at_)
             break;
-        if (header.nlmsg_type == NLMSG_DONE) {
+        if (header.nlmsg_type == NLMSG_DONE || header.nlmsg_type == NLMSG_ERROR) {
             finish(header.nlmsg_len);
             break;
         }

@@ -9,6 +9,9 @@
 
 namespace kpi::sys {
 
+// What the address of an IPv4 listener begins with.
+inline constexpr uint8_t kMapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+
 struct Listener {
     uint64_t socket;     // the system's number for it
     uid_t uid;           // of whoever made it
