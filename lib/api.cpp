@@ -191,9 +191,10 @@ void kp_handle_free(kp_handle *handle)
 {
     if (handle == nullptr)
         return;
-    if (!handle->is_foreign() && handle->state() != KP_STATE_EXITED) {
+    if (!handle->is_foreign()) {
         handle->stop(grace_of(*handle, -1));
         handle->wait(KP_STATE_EXITED, Deadline::never(), false, nullptr);
+        handle->reap(); // one that was given up may have ended since
     }
     destroy(handle);
 }

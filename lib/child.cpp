@@ -17,7 +17,9 @@ bool needs_number(int result)
 int Child::spawn(const sys::Launch &launch)
 {
     Child fresh;
-    int result = sys::spawn(launch, fresh.process_);
+    bool lost = false;
+    int result = sys::spawn(launch, fresh.process_, lost);
+    fresh.ended_ = fresh.reaped_ = lost;
     if (result == 0)
         *this = static_cast<Child &&>(fresh);
     return result;
@@ -42,6 +44,15 @@ void Child::reap()
     reaped_ = true;
 }
 
+// Also a zombie may be reaped by somebody else, at any time.
+bool Child::is_pinned()
+{
+    Exit unused;
+    if (ended() && !reaped_)
+        reaped_ = process_.pid == 0 || sys::look(process_, unused) == sys::Life::Gone;
+    return !reaped_;
+}
+
 int Child::signal(int signo)
 {
     if (ended())
@@ -54,9 +65,8 @@ int Child::signal_group(int signo)
 {
     if (process_.pid == 0)
         return ESRCH;
-    ended(); // where its end is not known yet: somebody else may have reaped it
     int result = sys::signal_group(process_, signo);
-    if (needs_number(result) && !reaped_)
+    if (needs_number(result) && is_pinned())
         return sys::signal_group_number(process_.pid, signo);
     return result == ENOSYS ? ESRCH : result; // EPERM: others are there
 }

@@ -25,6 +25,9 @@ class Child {
     void reap();
     bool is_reaped() const { return reaped_; }
 
+    // Looks: whether its number is certain to be its own still.
+    bool is_pinned();
+
     // Keeps what is known of it, gives its descriptor back.
     void close() { process_.end.reset(); }
 

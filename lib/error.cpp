@@ -301,6 +301,7 @@ struct Permit {
 // Every code that each function may return, beside KP_OK.
 constexpr Permit kPermits[] = {
     {Call::Start, KP_ERR_INVALID},
+    {Call::Start, KP_ERR_STATE},
     {Call::Start, KP_ERR_NO_MEMORY},
     {Call::Start, KP_ERR_SYSTEM},
     {Call::Start, KP_ERR_PORT_IN_USE},
@@ -308,6 +309,7 @@ constexpr Permit kPermits[] = {
     {Call::Start, KP_ERR_GUARD},
 
     {Call::Spawn, KP_ERR_INVALID},
+    {Call::Spawn, KP_ERR_STATE},
     {Call::Spawn, KP_ERR_NO_MEMORY},
     {Call::Spawn, KP_ERR_SYSTEM},
     {Call::Spawn, KP_ERR_PORT_IN_USE},

@@ -36,6 +36,7 @@ kp_result Group::start(const kp_spec &spec, char *const *env, int log, kp_error 
     id_ = 0;
     seen_ = 0;
     by_clock_ = false;
+    marked_ = false;
     if (!has(spec, KP_SPEC_NO_GUARD)) {
         kp_result result = start_guard(spec.stop_grace_ms, guard_, pipe_, error);
         if (result != KP_OK) {
@@ -44,7 +45,7 @@ kp_result Group::start(const kp_spec &spec, char *const *env, int log, kp_error 
             return result;
         }
         id_ = guard_.pid();
-        mark_guard();
+        mark(guard_);
     }
     kp_result result = spawn_proxy(spec, env, log, error);
     if (result != KP_OK) {
@@ -62,14 +63,20 @@ kp_result Group::start(const kp_spec &spec, char *const *env, int log, kp_error 
 // By a nice value one above the host's and the proxy's: the lowest one in the group then tells
 // whether anybody else is in it. Not by the lowest priority: on a busy machine a guard at nice 19
 // took seconds to run even its own death (32 busy processes on 2 processors: 8 of 10 stops).
-void Group::mark_guard()
+void Group::mark(const Child &leader)
 {
     int host_nice = sys::own_nice();
-    guard_nice_ = host_nice + 1;
-    guard_tells_ = host_nice < sys::kLowestPriority;
-    if (guard_tells_)
-        sys::set_nice(guard_.pid(), guard_nice_);
-    sys::set_idle(guard_.pid()); // for members that are nicer than that
+    mark_ = host_nice + 1;
+    marked_ = host_nice < sys::kLowestPriority;
+    if (marked_)
+        sys::set_nice(leader.pid(), mark_);
+    sys::set_idle(leader.pid()); // for members that are nicer than that
+}
+
+// But for members with the same marks.
+bool Group::is_alone() const
+{
+    return marked_ && sys::group_nice(id_) >= mark_ && sys::group_is_idle(id_);
 }
 
 kp_result Group::spawn_proxy(const kp_spec &spec, char *const *env, int log, kp_error *error)
@@ -238,13 +245,13 @@ Group::Rest Group::rest_of_group()
 
 Group::Rest Group::rest_beside_guard()
 {
-    bool alone = guard_tells_ && guard_.outlives_reaping() && sys::group_nice(id_) >= guard_nice_ &&
-                 sys::group_is_idle(id_);
-    if (!alone) {
-        Rest rest = search();
-        if (rest != Rest::Nobody)
-            return rest;
-    }
+    bool alone = is_alone();
+    Rest rest = alone && guard_.outlives_reaping() ? Rest::Nobody : search();
+    if (rest == Rest::Somebody || (rest == Rest::Unknown && !alone))
+        return rest;
+    // Nobody can be looked for later: who has the guard's marks ends with it.
+    if (rest == Rest::Unknown)
+        guard_.signal_group(SIGKILL);
     guard_.signal(SIGKILL);
     pipe_.reset();
     if (!guard_watched_)
@@ -256,12 +263,8 @@ Group::Rest Group::rest_beside_guard()
 // is looked for by number.
 Group::Rest Group::rest_after_leader(Child &leader)
 {
-    if (!leader.is_reaped() && !leader.outlives_reaping()) {
-        Rest rest = search();
-        if (rest == Rest::Nobody)
-            leader.reap();
-        return rest;
-    }
+    if (!leader.outlives_reaping())
+        return rest_by_number(leader);
     leader.reap();
     if (leader.signal_group(0) == ESRCH)
         return Rest::Nobody;
@@ -272,6 +275,25 @@ Group::Rest Group::rest_after_leader(Child &leader)
         return Rest::Nobody;
     }
     return rest;
+}
+
+// Once the leader is reaped the number may be a stranger's group: it is asked for, never signalled.
+Group::Rest Group::rest_by_number(Child &leader)
+{
+    if (leader.is_pinned()) {
+        Rest rest = search();
+        if (rest == Rest::Unknown && !guard_ && !marked_)
+            mark(leader); // a zombie's marks count
+        if (rest == Rest::Somebody || (rest == Rest::Unknown && !is_alone()))
+            return rest;
+        if (rest == Rest::Unknown)
+            leader.signal_group(SIGKILL);
+        leader.reap();
+    }
+    if (sys::signal_group_number(id_, 0) == ESRCH)
+        return Rest::Nobody;
+    by_clock_ = true;
+    return Rest::Unknown;
 }
 
 // Those that have ended are let go at once: their descriptors stay ready, and a loop would spin.

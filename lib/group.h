@@ -36,6 +36,7 @@ class Group {
 
     // Look. What was not started has not ended.
     bool proxy_ended();
+    void reap_proxy() { proxy_.reap(); }
     bool guard_ended() { return guard_ && has_ended(guard_, guard_watched_); }
 
     // To everybody in the group, and to the proxy where it has left that; SIGKILL also to the
@@ -67,7 +68,8 @@ class Group {
     static constexpr size_t kMaxMembers = kMaxWatches - 3;
 
     kp_result spawn_proxy(const kp_spec &spec, char *const *env, int log, kp_error *error);
-    void mark_guard();
+    void mark(const Child &leader);
+    bool is_alone() const;
     void end_guard();
     void watch(Child &child, bool &watched);
     void unwatch(Child &child, bool &watched);
@@ -84,14 +86,15 @@ class Group {
     Rest rest_of_group();
     Rest rest_beside_guard();
     Rest rest_after_leader(Child &leader);
+    Rest rest_by_number(Child &leader);
 
     sys::Poller &poller_;
     Child guard_;
     Child proxy_;
     Fd pipe_; // the guard's: closed when the host is gone
     pid_t id_ = 0;
-    int guard_nice_ = 0;
-    bool guard_tells_ = false; // by its nice value that it is alone in the group
+    bool marked_ = false; // the group's leader, by a nice value that
+    int mark_ = 0;        // nobody else in the group has
     bool guard_watched_ = false;
     bool proxy_watched_ = false;
     bool by_clock_ = false; // somebody is left whose end no descriptor tells

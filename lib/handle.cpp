@@ -70,6 +70,9 @@ bool kp_handle::is_foreign() const
 
 kp_result kp_handle::start(kp_error *error)
 {
+    if (!is_attached() && !sys::spawns_among_its_own())
+        return fail_state(error, "this thread's next child will be in another pid namespace (it "
+                                 "called unshare or setns): a proxy can't be started before that");
     kp_result result = port_.open(*spec_, error);
     if (result != KP_OK)
         return result;
@@ -82,8 +85,7 @@ kp_result kp_handle::start(kp_error *error)
         port_.shut();
         return result;
     }
-    bool is_reserved = !is_attached() && !has(*spec_, KP_SPEC_NO_RESERVE);
-    probe_.begin(port_.number(), !is_reserved, !is_reserved && !is_attached());
+    probe_.begin(port_.number(), !port_.is_reserved(), !port_.is_reserved() && !is_attached());
     doubted_ = 0;
     looked_ahead_ = false;
     accepted_ = false;
@@ -239,7 +241,7 @@ kp_result kp_handle::fail_exited(kp_error *error)
                    group_.proxy().exit(),
                    sys::now() - started_,
                    reached_ready_,
-                   !accepted_ && !has(*spec_, KP_SPEC_NO_RESERVE),
+                   !accepted_ && port_.is_reserved(),
                    Stranger()};
     if (!reached_ready_)
         ended.stranger = find_stranger(port_.number());

@@ -37,12 +37,12 @@ kp_result Port::open(const kp_spec &spec, kp_error *error)
         if (number_ == 0) // once: other threads may read it at any time
             number_ = number;
     }
-    if (has(spec, KP_SPEC_NO_RESERVE)) {
-        reservation_.reset();
-        return KP_OK;
-    }
     int result = sys::open_reservation(reservation_, true);
-    return result == 0 ? KP_OK : fail_reserve(number_, result, error);
+    if (result != 0)
+        return fail_reserve(number_, result, error);
+    if (has(spec, KP_SPEC_NO_RESERVE) || !sys::can_share(number_))
+        reservation_.reset();
+    return KP_OK;
 }
 
 void Port::shut()

@@ -41,8 +41,13 @@ Probe::Answer Probe::attempt()
 Probe::Answer Probe::judge(int result)
 {
     bool pending = result == EINPROGRESS;
+    bool met_itself = result == 0 && from_other_ && sys::meets_itself(socket_);
+    if (met_itself)
+        result = ECONNREFUSED;
     errno_ = pending ? 0 : result;
     enter(pending ? Phase::Connecting : Phase::Idle);
+    if (met_itself)
+        socket_.reset();
     if (pending)
         return Answer::Pending;
     return result == 0 ? Answer::Connected : Answer::Refused;

@@ -151,6 +151,8 @@ static void connections_that_were_closed(void **state)
 static void a_listener_that_is_closed_again(void **state)
 {
     struct scene *scene = *state;
+    if (left_out_on_posix(__func__))
+        return;
     int64_t begin = now_ms();
     get_ready(scene, http_spec(FIXTURE("blink", "200")));
     assert_true(now_ms() - begin >= 200);
@@ -176,6 +178,8 @@ static void a_proxy_that_never_binds(void **state)
 static void another_processes_listener(void **state)
 {
     struct scene *scene = *state;
+    if (left_out_on_posix(__func__))
+        return;
     char byte;
     kp_spec spec = http_spec(FIXTURE("never"));
     assert_result(KP_OK, start(scene, spec));

@@ -57,6 +57,8 @@ static void after_executing_itself_again(void **state)
 static void only_on_another_address(void **state)
 {
     struct scene *scene = *state;
+    if (left_out_on_posix(__func__))
+        return;
     char elsewhere[64];
     if (without_ipv6(__func__))
         return;
@@ -70,6 +72,8 @@ static void only_on_another_address(void **state)
 static void only_on_another_port(void **state)
 {
     struct scene *scene = *state;
+    if (left_out_on_posix(__func__))
+        return;
     assert_result(KP_ERR_TIMED_OUT, spawn(scene, soon(SHELL("\"$0\" beside & wait"))));
     assert_contains(scene->error.message, "it listens on 127.0.0.1:");
 }
@@ -77,6 +81,8 @@ static void only_on_another_port(void **state)
 static void in_a_process_that_left_the_group(void **state)
 {
     struct scene *scene = *state;
+    if (left_out_on_posix(__func__))
+        return;
     kp_spec spec = soon(SHELL("setsid \"$0\" beside & wait"));
     assert_result(KP_ERR_TIMED_OUT, spawn(scene, spec));
     assert_contains(scene->error.message, "it listens on 127.0.0.1:");
@@ -145,6 +151,8 @@ static int take_its_port(struct scene *scene, const char *address, uint32_t flag
 static void another_process_listens(void **state)
 {
     struct scene *scene = *state;
+    if (left_out_on_posix(__func__))
+        return;
     char who[64];
     int fd = take_its_port(scene, "127.0.0.1", 0);
     assert_result(KP_ERR_FOREIGN_LISTENER, reach(scene, KP_STATE_READY));
@@ -170,6 +178,8 @@ static _Noreturn void join_and_listen(pid_t group, uint16_t port, int told)
 static void another_users_that_joined_the_group(void **state)
 {
     struct scene *scene = *state;
+    if (left_out_on_posix(__func__))
+        return;
     int ends[2];
     char fine = '0';
     if (geteuid() != 0 && left_out(__func__, "without root"))
@@ -193,6 +203,8 @@ static void another_users_that_joined_the_group(void **state)
 static void another_process_without_a_reservation(void **state)
 {
     struct scene *scene = *state;
+    if (left_out_on_posix(__func__))
+        return;
     int fd = take_its_port(scene, "127.0.0.1", KP_SPEC_NO_RESERVE);
     assert_result(KP_ERR_FOREIGN_LISTENER, reach(scene, KP_STATE_READY));
     get_exited(scene);
@@ -221,6 +233,8 @@ static void any_listener_is_one_that_comes_later(void **state)
 static void another_process_on_all_addresses(void **state)
 {
     struct scene *scene = *state;
+    if (left_out_on_posix(__func__))
+        return;
     int fd = take_its_port(scene, "0.0.0.0", 0);
     assert_result(KP_ERR_FOREIGN_LISTENER, reach(scene, KP_STATE_READY));
     get_exited(scene);
@@ -243,6 +257,8 @@ static void a_strangers_listener_on_another_address(void **state)
 static void an_exit_because_of_another(void **state)
 {
     struct scene *scene = *state;
+    if (left_out_on_posix(__func__))
+        return;
     kp_spec spec = spec_for(FIXTURE("exit", "98"));
     spec.port = free_port();
     assert_result(KP_OK, start(scene, spec));

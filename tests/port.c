@@ -100,7 +100,8 @@ static void a_listener_takes_it(void **state)
     char who[64];
     taken_by(scene, "127.0.0.1", BIND_REUSEADDR | BIND_LISTEN, 0);
     snprintf(who, sizeof who, "by process %ld (", (long)getpid());
-    assert_contains(scene->error.message, who);
+    if (!left_out_on_posix("who has the port"))
+        assert_contains(scene->error.message, who);
 }
 
 static void a_listener_on_all_addresses_takes_it(void **state)

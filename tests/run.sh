@@ -103,6 +103,12 @@ test_with_sanitizers() {
     run_tests build-sanitizers testlog --suite unit --suite lifecycle
 }
 
+test_posix() {
+    CC=gcc CXX=g++ build build-posix -Dplatform=posix || return 0
+    run_tests build-posix testlog --suite unit --suite lifecycle
+    run_tests build-posix testlog 'calls of POSIX alone'
+}
+
 test_release() {
     CC=gcc CXX=g++ build build-release -Dbuildtype=release -Db_ndebug=true || return 0
     run_tests build-release testlog --suite promises
@@ -153,6 +159,7 @@ set_up
 test_with_gcc
 test_with_clang
 test_with_sanitizers
+test_posix
 test_release
 check_sources
 

@@ -273,6 +273,17 @@ bool left_out_under_valgrind(const char *test)
     return under_valgrind() && left_out(test, "under valgrind");
 }
 
+bool on_posix(void)
+{
+    const char *platform = getenv("KP_TEST_PLATFORM");
+    return platform != NULL && strcmp(platform, "posix") == 0;
+}
+
+bool left_out_on_posix(const char *test)
+{
+    return on_posix() && left_out(test, "on the POSIX platform");
+}
+
 /* ---- Forked hosts ------------------------------------------------------- */
 
 _Noreturn void check_failed(const char *file, int line, const char *condition)

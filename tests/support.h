@@ -129,6 +129,10 @@ bool left_out(const char *test, const char *place);
 bool left_out_under_valgrind(const char *test);
 bool under_valgrind(void);
 
+/* Whether the library was built on lib/posix: no kp_handle_fd(), and nobody knows who listens. */
+bool left_out_on_posix(const char *test);
+bool on_posix(void);
+
 /* ---- Forked hosts ------------------------------------------------------- */
 
 /* Runs `body` in a forked child, where only CHECK may assert; the child's exit status, or

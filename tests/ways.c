@@ -3,12 +3,6 @@
 #include "support.h"
 #include <poll.h>
 
-static bool pause_on_descriptor(kp_handle *handle)
-{
-    struct pollfd watched = {.fd = kp_handle_fd(handle), .events = POLLIN};
-    return poll(&watched, 1, PATIENCE_MS) == 1 && watched.revents == POLLIN;
-}
-
 static bool pause_on_clock(kp_handle *handle)
 {
     int64_t ns = kp_handle_timeout_ns(handle);
@@ -16,6 +10,14 @@ static bool pause_on_clock(kp_handle *handle)
         return false;
     sleep_ms(ns / 1000000 + (ns % 1000000 != 0));
     return true;
+}
+
+static bool pause_on_descriptor(kp_handle *handle)
+{
+    struct pollfd watched = {.fd = kp_handle_fd(handle), .events = POLLIN};
+    if (watched.fd < 0 && on_posix())
+        return pause_on_clock(handle);
+    return poll(&watched, 1, PATIENCE_MS) == 1 && watched.revents == POLLIN;
 }
 
 /* Waiting for EXITED goes on through a failure of the proxy's. */

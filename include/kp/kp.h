@@ -121,7 +121,7 @@ enum {
     KP_ERR_TIMED_OUT = -8,        /* the proxy did not bind in time */
     KP_ERR_FOREIGN_LISTENER = -9, /* something else listens on the port */
     KP_ERR_NOT_HTTP = -10,        /* KP_SPEC_PROBE_HTTP: what answered is not an HTTP proxy */
-    KP_ERR_STATE = -11,           /* not possible in the handle's present state */
+    KP_ERR_STATE = -11,           /* not possible in the handle's, or the thread's, present state */
     KP_ERR_FORKED = -12           /* the handle was made by another process (see Fork, above) */
 };
 
@@ -234,6 +234,8 @@ typedef struct kp_error {
  * KP_ERR_FOREIGN_LISTENER  another process listens on the port, beside the proxy or instead
  *                     of it; the message names it
  * KP_ERR_NOT_HTTP     KP_SPEC_PROBE_HTTP: it answered something else, or not in time
+ * KP_ERR_STATE        Linux: the calling thread is between unshare(CLONE_NEWPID), or a setns()
+ *                     like it, and fork(): its next child would be init of another namespace
  *
  * On a system whose posix_spawn() can't report a failed exec, KP_ERR_SPAWN comes as
  * KP_ERR_EXITED with exit_code 127. Signal handlers of the host's run and do not end

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "holds.h"
-#include "descriptors.h"
+#include "posix/descriptors.h"
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>

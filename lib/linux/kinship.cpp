@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kinship.h"
-#include "descriptors.h"
 #include "pidfd.h"
+#include "posix/descriptors.h"
 #include "proc.h"
 #include <errno.h>
 #include <fcntl.h>

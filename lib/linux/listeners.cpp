@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The list of listeners, by sock_diag(7).
-#include "descriptors.h"
 #include "platform/listener.h"
+#include "posix/descriptors.h"
 #include <arpa/inet.h>
 #include <errno.h>
 #include <linux/inet_diag.h>

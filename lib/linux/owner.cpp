@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // The search for the process that holds a socket.
-#include "descriptors.h"
 #include "holds.h"
 #include "kinship.h"
 #include "pidfd.h"
 #include "platform/listener.h"
+#include "posix/descriptors.h"
 #include "proc.h"
 #include <errno.h>
 #include <fcntl.h>

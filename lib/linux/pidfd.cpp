@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "pidfd.h"
-#include "descriptors.h"
+#include "posix/descriptors.h"
 #include <errno.h>
 #include <sys/syscall.h>
 #include <unistd.h>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "proc.h"
-#include "descriptors.h"
+#include "posix/descriptors.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>

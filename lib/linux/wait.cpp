@@ -1,32 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "platform/wait.h"
-#include "descriptors.h"
 #include "platform/clock.h"
+#include "posix/descriptors.h"
+#include "posix/wait.h"
 #include <errno.h>
-#include <poll.h>
-#include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
-#include <time.h>
 
 namespace kpi::sys {
 
 namespace {
 
-constexpr size_t kMostWatches = 32;
-
 // Of longer ones what poll() adds does not matter.
 constexpr int64_t kShortPause = 20 * kMillisecond;
-
-constexpr int kFaults[] = {SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGSYS, SIGTRAP};
-
-timespec timespec_of(int64_t ns)
-{
-    timespec time = {};
-    time.tv_sec = static_cast<time_t>(ns / kSecond);
-    time.tv_nsec = static_cast<long>(ns % kSecond);
-    return time;
-}
 
 Fd make_timer()
 {
@@ -45,23 +31,6 @@ bool set_timer(const Fd &timer, Deadline due)
 
 } // namespace
 
-Waiter::Waiter(bool holds_signals) : held_(holds_signals)
-{
-    if (!holds_signals)
-        return;
-    sigset_t all;
-    sigfillset(&all);
-    for (int fault : kFaults)
-        sigdelset(&all, fault);
-    held_ = pthread_sigmask(SIG_BLOCK, &all, &host_mask_) == 0;
-}
-
-Waiter::~Waiter()
-{
-    if (held_)
-        pthread_sigmask(SIG_SETMASK, &host_mask_, nullptr);
-}
-
 // The kernel lets poll() sleep 50 microseconds longer than asked for (PR_SET_TIMERSLACK, which is
 // the host's), but not a timer: that ends a pause of 20 after 45 of them, poll() after 95. Where
 // there is no timer to be had poll() has to do.
@@ -69,7 +38,7 @@ Woke Waiter::block(const Watch *watches, size_t count, Deadline until)
 {
     pollfd wanted[kMostWatches + 1];
     for (size_t i = 0; i < count; ++i)
-        wanted[i] = {watches[i].fd, static_cast<short>(watches[i].writable ? POLLOUT : POLLIN), 0};
+        wanted[i] = poll_entry(watches[i]);
     int64_t rest = until.remaining(now());
     if (rest > 0 && rest < kShortPause && !timer_)
         timer_ = make_timer();

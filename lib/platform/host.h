@@ -13,4 +13,8 @@ char **environment();
 // forks; never 0.
 uint64_t generation();
 
+// Whether this thread's children get numbers that mean something here; not so between
+// unshare(CLONE_NEWPID) and fork().
+bool spawns_among_its_own();
+
 } // namespace kpi::sys

@@ -27,8 +27,9 @@ struct Launch {
 };
 
 // Starts a program with default signal dispositions and no descriptor above 2. `child.end` stays
-// empty where it can't be shown to be the child's.
-int spawn(const Launch &launch, Process &child);
+// empty where the system has none to give. Lost: it has ended, was reaped by somebody else, and its
+// number may be another's by now.
+int spawn(const Launch &launch, Process &child, bool &lost);
 
 // Whether a child of the host has ended; it stays a zombie, so that its number stays its own.
 // Gone: it was reaped by somebody else, and `exit` is what can still be known.

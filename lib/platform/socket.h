@@ -11,10 +11,14 @@ namespace kpi::sys {
 // Binds a socket that never listens to 127.0.0.1:port; port 0 is replaced by the one chosen.
 int reserve_port(uint16_t &port, Fd &reservation);
 
-// Whether a server that sets SO_REUSEADDR can bind beside the reservation.
+// Whether a server that sets SO_REUSEADDR can bind beside the reservation of this port at all.
+bool can_share(uint16_t port);
+
+// Whether it may.
 int open_reservation(const Fd &reservation, bool open);
 
-// A socket for probes. `from_other` binds its source to 127.0.0.2, so that it can't meet itself.
+// A socket for probes. `from_other` binds its source to 127.0.0.2 where the system has that, so
+// that it can't meet itself.
 int make_probe(bool from_other, Fd &probe);
 
 // 0: accepted; EINPROGRESS: not known yet (the socket becomes writable, then call again); else why

@@ -27,7 +27,8 @@ sys::Process spawned(const char *program = kBriefly, pid_t group = 0)
     launch.output = -1;
     launch.group = group;
     sys::Process child;
-    sys::spawn(launch, child);
+    bool lost = false;
+    sys::spawn(launch, child, lost);
     return child;
 }
 

@@ -91,6 +91,11 @@ uint64_t generation()
     return 1;
 }
 
+bool spawns_among_its_own()
+{
+    return true;
+}
+
 void close_fd(int fd)
 {
     enter("close_fd");
@@ -149,8 +154,9 @@ size_t read_file(int, int64_t, char *, size_t)
 }
 
 // A zombie keeps the group that its number names, so it can still be joined.
-int spawn(const Launch &launch, Process &child)
+int spawn(const Launch &launch, Process &child, bool &lost)
 {
+    lost = false;
     enter("spawn");
     const sim_program *program = find_program(launch.program);
     if (program == nullptr || program->spawn_errno != 0)
@@ -233,10 +239,11 @@ int signal_number(pid_t pid, int signo)
 int signal_group_number(pid_t group, int signo)
 {
     enter("signal_group_number");
-    ++world.counts.signals;
-    if (deliver_to_group(group, signo) != 0)
+    world.counts.signals += signo != 0;
+    int result = deliver_to_group(group, signo);
+    if (result != 0 && signo != 0)
         complain("signal_group_number: group %d is a stranger's", group);
-    return 0;
+    return result;
 }
 
 pid_t group_of(pid_t pid)
@@ -306,6 +313,11 @@ int reserve_port(uint16_t &port, Fd &reservation)
         return EADDRINUSE;
     reservation.reset(add({.kind = Descriptor::Reservation, .port = port}));
     return 0;
+}
+
+bool can_share(uint16_t)
+{
+    return true;
 }
 
 int open_reservation(const Fd &reservation, bool open)

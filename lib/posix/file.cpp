@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "platform/file.h"
 #include "descriptors.h"
+#include "system.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -61,12 +62,9 @@ int make_pipe(Fd &read_end, Fd &write_end)
     write_end = lifted(ends[1]);
     if (!write_end)
         failure = errno;
-    if (failure != 0)
-        return failure;
-    // A user's pipes have a common limit of 64 MiB: 1,000 of the usual 64 KiB reach it. Not being
-    // able to shrink one harms nothing.
-    fcntl(write_end.get(), F_SETPIPE_SZ, 4096);
-    return 0;
+    if (failure == 0)
+        make_small(write_end);
+    return failure;
 }
 
 int check_directory(const char *path)
@@ -90,7 +88,7 @@ size_t read_file(int fd, int64_t offset, char *buffer, size_t size)
     if (access_mode(fd) != O_WRONLY)
         return read_all(fd, offset, buffer, size);
     char path[32];
-    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    snprintf(path, sizeof path, "%s/%d", kOwnDescriptors, fd);
     Fd readable = lifted(open(path, O_RDONLY | O_CLOEXEC));
     return readable ? read_all(readable.get(), offset, buffer, size) : 0;
 }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // The one place that spawns and waits.
-#include "descriptors.h"
-#include "pidfd.h"
 #include "platform/process.h"
+#include "system.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 namespace kpi::sys {
 
@@ -39,7 +39,7 @@ class Actions {
         become(0, launch.input, O_RDONLY);
         become(1, launch.output, O_WRONLY);
         become(2, launch.output, O_WRONLY);
-        first_(posix_spawn_file_actions_addclosefrom_np(&actions_, 3));
+        first_(close_others(actions_));
         if (launch.cwd != nullptr)
             first_(posix_spawn_file_actions_addchdir_np(&actions_, launch.cwd));
         return first_.error();
@@ -89,26 +89,21 @@ class Attributes {
     First first_;
 };
 
-int wait_for(const Process &child, siginfo_t &info, int options)
-{
-    info = siginfo_t{};
-    if (child.end)
-        return waitid(static_cast<idtype_t>(kPidfdId), static_cast<id_t>(child.end.get()), &info,
-                      options);
-    return waitid(P_PID, static_cast<id_t>(child.pid), &info, options);
-}
-
-// Where the host reaps every child, the number may have been reused before its descriptor was
-// opened: then that is a stranger's.
-bool is_child(const Process &child)
+// Where the host reaps every child, the number may be a stranger's by now, whose `end` that is
+// then: most likely in the host's own group, if it is a child of the host's too. The program that
+// was started may have moved itself by now, but not there.
+bool is_lost(const Process &child, pid_t group)
 {
     siginfo_t info;
-    return wait_for(child, info, WEXITED | WNOHANG | WNOWAIT) == 0;
+    if (wait_for(child, info, WEXITED | WNOHANG | WNOWAIT) != 0)
+        return errno == ECHILD;
+    pid_t its = getpgid(child.pid);
+    return its != group && its == getpgrp();
 }
 
 } // namespace
 
-int spawn(const Launch &launch, Process &child)
+int spawn(const Launch &launch, Process &child, bool &lost)
 {
     Actions actions;
     Attributes attributes;
@@ -122,8 +117,9 @@ int spawn(const Launch &launch, Process &child)
         child.pid = 0;
         return result;
     }
-    child.end = open_pidfd(child.pid);
-    if (child.end && !is_child(child))
+    child.end = open_end(child.pid);
+    lost = is_lost(child, launch.group != 0 ? launch.group : child.pid);
+    if (lost)
         child.end.reset();
     return 0;
 }

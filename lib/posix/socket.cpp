@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "platform/socket.h"
 #include "descriptors.h"
+#include "system.h"
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
@@ -78,9 +79,11 @@ int make_probe(bool from_other, Fd &probe)
     int result = 0;
     if (from_other) {
         // The number is chosen by connect(): one taken now could be the proxy's.
-        result = set_option(made, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1);
+        result = choose_port_late(made);
         if (result == 0)
             result = bind_to(made, address_of(kOtherLoopback, 0));
+        if (result == EADDRNOTAVAIL) // not every system has it
+            result = 0;
     }
     if (result == 0)
         probe = static_cast<Fd &&>(made);

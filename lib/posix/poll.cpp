@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+// Waiting where no descriptor tells the time or holds others.
+#include "platform/clock.h"
+#include "platform/wait.h"
+#include "wait.h"
+#include <errno.h>
+
+namespace kpi::sys {
+
+Woke Waiter::block(const Watch *watches, size_t count, Deadline until)
+{
+    pollfd wanted[kMostWatches];
+    for (size_t i = 0; i < count; ++i)
+        wanted[i] = poll_entry(watches[i]);
+    timespec limit = timespec_of(until.remaining(now()));
+    int ready = ppoll(wanted, static_cast<nfds_t>(count), until.is_never() ? nullptr : &limit,
+                      held_ ? &host_mask_ : nullptr);
+    if (ready < 0 && errno == EINTR)
+        return Woke::Interrupted;
+    return ready > 0 ? Woke::Ready : Woke::Time;
+}
+
+bool Poller::open()
+{
+    return false;
+}
+
+bool Poller::watch(const Watch &)
+{
+    return true;
+}
+
+void Poller::forget(int) {}
+
+void Poller::alarm(Deadline) {}
+
+} // namespace kpi::sys
