@@ -215,7 +215,7 @@ namespace {
 
 struct Name {
     kp_result result;
-    const char *text;
+    char text[24]; // a pointer would need a relocation
 };
 
 #define KP_NAME(result)                                                                            \

@@ -141,7 +141,7 @@ void add_list(Entries &entries, char *const *list)
 enum class What { Url, NoProxy, CaBundle, Remove, RemoveWithCa };
 
 struct Variable {
-    const char *name;
+    char name[24]; // a pointer would need a relocation
     What what;
 };
 
