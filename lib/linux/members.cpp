@@ -50,10 +50,10 @@ Search find_members(pid_t group, pid_t guard, Process *members, size_t size, siz
         return Search::Unknown;
     while (found < size) {
         pid_t pid = processes.next_number();
-        if (pid == 0 && processes.error() != 0)
-            return Search::Unknown;
-        if (pid == 0)
+        if (pid == 0) {
+            unreadable = unreadable || processes.error() != 0;
             break;
+        }
         if (pid == guard)
             continue;
         State state = state_of_member(pid, group, members[found]);

@@ -258,6 +258,7 @@ def name_of(opener):
 
 def check_that_opener_alone_lives(test, scene, host, opener):
     test.assertLess(host.free(), FREE_WITHIN_S)
+    test.assertIsNone(opener.process.poll())
     test.assertEqual(scene.marked(), [opener.process.pid])
     test.assertEqual(host.told["children"], "none")
 

@@ -176,12 +176,6 @@ static uint64_t seeds(void)
     return getenv("KP_TEST_VALGRIND") == NULL ? 5 : 1;
 }
 
-static void settle(void)
-{
-    kp_handle_free(proxy);
-    proxy = NULL;
-}
-
 /* Runs a test in a new world on each system, and with several seeds. */
 static void on_each_system(void (*test)(void))
 {
@@ -189,7 +183,6 @@ static void on_each_system(void (*test)(void))
         for (uint64_t seed = 0; seed < seeds(); seed++) {
             begin(seed, systems[i]);
             test();
-            settle();
             end();
         }
 }
@@ -381,7 +374,6 @@ static void live(const char *program, uint64_t seed, unsigned quirks)
     wait_for(KP_STATE_EXITED);
     kp_handle_restart(proxy, &failure);
     kp_handle_stop(proxy, 700);
-    settle();
     end();
 }
 
@@ -397,6 +389,28 @@ static void nothing_outlives_a_killed_host(void **state)
 }
 
 /* ---- Stopping --------------------------------------------------------------------- */
+
+static void a_prompt_proxy_is_not_waited_for(uint32_t flags)
+{
+    kp_spec spec = spec_for("serve");
+    spec.flags = flags;
+    start(spec);
+    assert_result(KP_OK, wait_for(KP_STATE_READY));
+    assert_result(KP_OK, kp_handle_stop(proxy, -1));
+    int64_t begun = sim_now();
+    assert_result(KP_OK, wait_for(KP_STATE_EXITED));
+    assert_between(0, 50 * SIM_MS, sim_now() - begun);
+}
+
+static void with_a_guard_nobody_waits_for_the_prompt(void)
+{
+    a_prompt_proxy_is_not_waited_for(0);
+}
+
+static void without_one_nobody_waits_for_the_prompt(void)
+{
+    a_prompt_proxy_is_not_waited_for(KP_SPEC_NO_GUARD);
+}
 
 static void a_deaf_proxy_is_killed_exactly_at_the_grace(void)
 {
@@ -546,6 +560,8 @@ static void without_a_guard_the_proxy_leads(void)
         (void)state;                                                                               \
         on_each_system(name);                                                                      \
     }
+ON_EACH_SYSTEM(with_a_guard_nobody_waits_for_the_prompt)
+ON_EACH_SYSTEM(without_one_nobody_waits_for_the_prompt)
 ON_EACH_SYSTEM(a_deaf_proxy_is_killed_exactly_at_the_grace)
 ON_EACH_SYSTEM(a_wrapper_that_leaves_first_costs_nothing)
 ON_EACH_SYSTEM(an_exit_takes_the_children_along)
@@ -729,7 +745,6 @@ static void the_owner_of_the_listener_is_stopped_with_it(void **state)
     for (size_t i = 0; i < sizeof with_pidfd / sizeof *with_pidfd; i++) {
         begin(0, with_pidfd[i]);
         it_comes_after_the_group();
-        settle();
         end();
     }
 }
@@ -1010,6 +1025,8 @@ int main(void)
         TEST(a_guard_that_ends_while_the_proxy_starts),
         TEST(a_guard_that_ends_later_harms_nothing),
         TEST(nothing_outlives_a_killed_host),
+        TEST(with_a_guard_nobody_waits_for_the_prompt_everywhere),
+        TEST(without_one_nobody_waits_for_the_prompt_everywhere),
         TEST(a_deaf_proxy_is_killed_exactly_at_the_grace_everywhere),
         TEST(a_proxy_without_children_needs_no_search),
         TEST(a_second_stop_only_brings_the_kill_nearer),
