@@ -147,6 +147,9 @@ int in_child(void (*body)(struct scene *), struct scene *scene);
     } while (0)
 _Noreturn void check_failed(const char *file, int line, const char *condition);
 
+/* Where its words go; the standard error, unless a child has closed that. */
+extern int check_output;
+
 /* ---- Time, files, ports ------------------------------------------------- */
 
 int64_t now_ms(void);
