@@ -13,9 +13,11 @@ namespace {
 // The signals of the group's stop and of the terminal do not end it: ignored by the trap from there
 // on, blocked from its first instruction on (dash empties its mask at its first external command).
 // The read returns when the host is gone. The trap on EXIT is for a shell that can't fork its
-// sleep. A sleep that knows no fractions gets whole seconds.
+// sleep. A sleep that knows no fractions gets whole seconds; it is looked for where the host's PATH
+// does not lead, too: without it there would be no grace.
 constexpr char kScript[] = "trap '' HUP INT QUIT TERM TSTP TTIN TTOU\n"
                            "read nothing\n"
+                           "PATH=${PATH:+$PATH:}/usr/bin:/bin\n"
                            "trap 'kill -KILL 0' EXIT\n"
                            "kill -TERM 0\n"
                            "kill -CONT 0\n"
