@@ -11,9 +11,6 @@ namespace kpi::sys {
 
 namespace {
 
-// Of longer ones what poll() adds does not matter.
-constexpr int64_t kShortPause = 20 * kMillisecond;
-
 Fd make_timer()
 {
     return lifted(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
@@ -32,17 +29,19 @@ bool set_timer(const Fd &timer, Deadline due)
 } // namespace
 
 // The kernel lets poll() sleep 50 microseconds longer than asked for (PR_SET_TIMERSLACK, which is
-// the host's), but not a timer: that ends a pause of 20 after 45 of them, poll() after 95. Where
-// there is no timer to be had poll() has to do.
+// the host's), but not a timer: that ends a pause of 20 after 45 of them, poll() after 95. And
+// after a stop of the whole host (a debugger's, a terminal's) poll() sleeps for what had been left
+// of its time, as if none had passed. Where there is no timer to be had poll() has to do.
 Woke Waiter::block(const Watch *watches, size_t count, Deadline until)
 {
     pollfd wanted[kMostWatches + 1];
     for (size_t i = 0; i < count; ++i)
         wanted[i] = poll_entry(watches[i]);
     int64_t rest = until.remaining(now());
-    if (rest > 0 && rest < kShortPause && !timer_)
+    bool pauses = rest > 0 && !until.is_never();
+    if (pauses && !timer_)
         timer_ = make_timer();
-    bool timed = rest > 0 && rest < kShortPause && timer_ && set_timer(timer_, until);
+    bool timed = pauses && timer_ && set_timer(timer_, until);
     if (timed)
         wanted[count] = {timer_.get(), POLLIN, 0};
     timespec limit = timespec_of(rest);
