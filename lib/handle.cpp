@@ -28,6 +28,10 @@ constexpr int64_t kDoubtTime = 200 * kMillisecond;
 // Each look at it is a search of all processes.
 constexpr int64_t kDoubtPause = 20 * kMillisecond;
 
+// A host that was stopped may find only after the time-out that the proxy listens, and ask it then:
+// it has not been late with its answer.
+constexpr int64_t kAnswerTime = 200 * kMillisecond;
+
 const char *describe(Probe::Heard heard)
 {
     switch (heard) {
@@ -89,6 +93,7 @@ kp_result kp_handle::start(kp_error *error)
     doubted_ = 0;
     looked_ahead_ = false;
     accepted_ = false;
+    asked_ = false;
     state_ = KP_STATE_STARTING;
     reached_ready_ = false;
     limit_ = Deadline::after(started_, spec_->startup_timeout_ms * kMillisecond);
@@ -174,9 +179,14 @@ kp_result kp_handle::become_connected(kp_error *error)
     if (!has(*spec_, KP_SPEC_PROBE_HTTP))
         return become_ready(error);
     kp_result result = verify(error);
-    if (result == KP_OK)
-        probe_.ask();
-    return result == KP_OK ? KP_AGAIN : result;
+    if (result != KP_OK)
+        return result;
+    probe_.ask();
+    int64_t now = sys::now();
+    if (!asked_ && limit_.passed(now))
+        limit_ = Deadline::after(now, kAnswerTime);
+    asked_ = true;
+    return KP_AGAIN;
 }
 
 // KP_AGAIN: nobody listens any more, or it can't be said yet.

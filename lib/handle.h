@@ -78,6 +78,7 @@ struct kp_handle {
     kpi::Deadline due_{INT64_MAX}; // when the next step is due by time
     bool looked_ahead_ = false;
     bool accepted_ = false; // a connection was, in this life
+    bool asked_ = false;    // for HTTP, in this life
     int64_t doubted_ = 0;   // since when the listener is; 0: it is not
     kpi::Log log_;
     kpi::Port port_;
