@@ -44,11 +44,13 @@ kp_result Log::open(int log_fd, kp_error *error)
     return result == 0 ? KP_OK : fail_system(error, result, "duplicate spec.log_fd");
 }
 
+// What is close-on-exec is nobody's standard error: some file of a host that has closed that, or,
+// for a moment, a descriptor of another handle's.
 int Log::target() const
 {
     if (copy_)
         return copy_.get();
-    return sys::is_open(kStandardError) ? kStandardError : -1;
+    return sys::is_inherited(kStandardError) ? kStandardError : -1;
 }
 
 void Log::mark()

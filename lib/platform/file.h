@@ -9,6 +9,7 @@
 namespace kpi::sys {
 
 bool is_open(int fd);
+bool is_inherited(int fd); // open, and still so after an exec
 bool is_writable(int fd); // as it was opened
 
 int duplicate(int fd, Fd &copy);

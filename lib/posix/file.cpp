@@ -40,6 +40,12 @@ bool is_open(int fd)
     return fcntl(fd, F_GETFD) >= 0;
 }
 
+bool is_inherited(int fd)
+{
+    int flags = fcntl(fd, F_GETFD);
+    return flags >= 0 && (flags & FD_CLOEXEC) == 0;
+}
+
 bool is_writable(int fd)
 {
     int mode = access_mode(fd);

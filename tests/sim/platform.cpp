@@ -115,6 +115,11 @@ bool is_open(int fd)
     return is_number(fd);
 }
 
+bool is_inherited(int fd)
+{
+    return is_number(fd);
+}
+
 bool is_writable(int fd)
 {
     return is_number(fd);

@@ -105,22 +105,37 @@ static void a_proxys_words_go_nowhere(void **state)
     run_host(print_without_standard_error, *state, __func__);
 }
 
-/* The number that the host's own file got when it was opened is what the log goes to. */
-static void log_to_the_number_two(struct scene *scene)
+/* A file that the host opens once its standard error is closed gets that number. */
+static void open_as_number_two(struct scene *scene, int flags, const char *expected)
 {
     char text[64];
     const char *path = scene_path(scene, "own");
     close_streams(scene, ERROR);
-    int file = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    CHECK(file == 2);
-    CHECK(begin(scene, marked(scene, FIXTURE("print-exit", "1", "words"))) == KP_ERR_EXITED);
+    CHECK(open(path, O_RDWR | O_CREAT | flags, 0600) == 2);
+    CHECK_RESULT(KP_ERR_EXITED, begin(scene, marked(scene, FIXTURE("print-exit", "1", "words"))));
     file_read(path, text, sizeof text);
-    CHECK(strcmp(text, "words\n") == 0);
+    CHECK(strcmp(text, expected) == 0);
 }
 
-static void what_is_opened_as_number_two_is_the_log(void **state)
+/* As careful hosts open theirs. */
+static void print_beside_a_close_on_exec_file(struct scene *scene)
 {
-    run_host(log_to_the_number_two, *state, __func__);
+    open_as_number_two(scene, O_CLOEXEC, "");
+}
+
+static void print_to_what_is_inherited(struct scene *scene)
+{
+    open_as_number_two(scene, 0, "words\n");
+}
+
+static void what_is_close_on_exec_is_no_standard_error(void **state)
+{
+    run_host(print_beside_a_close_on_exec_file, *state, __func__);
+}
+
+static void what_is_inherited_as_number_two_is(void **state)
+{
+    run_host(print_to_what_is_inherited, *state, __func__);
 }
 
 /* ---- Very many descriptors --------------------------------------------------------------- */
@@ -373,7 +388,8 @@ int main(void)
     };
     static const struct CMUnitTest own[] = {
         EACH_WAY(a_proxys_words_go_nowhere),
-        TEST(what_is_opened_as_number_two_is_the_log),
+        TEST(what_is_close_on_exec_is_no_standard_error),
+        TEST(what_is_inherited_as_number_two_is),
         TEST_WAY(a_million_descriptors_cost_no_time, "guard", &ways[0]),
         TEST_WAY(a_million_descriptors_cost_no_time, "no guard", &ways[3]),
         TEST_WAY(a_start_without_descriptors, "guard", &ways[0]),
