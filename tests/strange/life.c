@@ -168,6 +168,21 @@ static void check_files(void)
     }
 }
 
+static bool was_open(int fd)
+{
+    for (size_t i = 0; i < own.census.fds; i++)
+        if (own.census.fd[i] == fd)
+            return true;
+    return own.census.fds == 0; /* nobody has looked */
+}
+
+/* What the library holds now is not where a host has its standard streams. */
+static void check_streams(void)
+{
+    for (int fd = 0; fd < 3; fd++)
+        CHECK(was_open(fd) || fcntl(fd, F_GETFD) == -1);
+}
+
 /* What the kernel or a thread of the host's reaps may be seen for a moment longer. */
 static bool nothing_leaks(const void *before)
 {
@@ -278,6 +293,7 @@ void be_ready(struct scene *scene, kp_spec spec)
     CHECK_RESULT(KP_OK, begin(scene, spec));
     CHECK(kp_handle_state(scene->proxy) == KP_STATE_READY);
     CHECK(answers(kp_handle_port(scene->proxy)));
+    check_streams();
 }
 
 void be_exited(struct scene *scene)
@@ -286,6 +302,7 @@ void be_exited(struct scene *scene)
     CHECK(kp_handle_state(scene->proxy) == KP_STATE_EXITED);
     CHECK(!process_lives(kp_handle_pid(scene->proxy)));
     CHECK(!answers(kp_handle_port(scene->proxy)));
+    check_streams();
 }
 
 int64_t end_it(struct scene *scene, int grace_ms)
@@ -361,9 +378,11 @@ static void a_proxy_is_started_and_stopped(struct scene *scene)
     free_proxy(scene);
 }
 
+/* A wrapper that leaves its proxy behind, which is ended then. */
 static void an_exit_is_seen(struct scene *scene)
 {
-    be_ready(scene, marked(scene, FIXTURE("die-after", "50")));
+    be_ready(scene, marked(scene, SHELL("trap 'exit 3' USR1; \"$0\" serve & wait")));
+    kill(kp_handle_pid(scene->proxy), SIGUSR1);
     CHECK_RESULT(KP_ERR_EXITED, go_on_until_told(scene));
     be_exited(scene);
     check_exit(scene, 3, 0);

@@ -129,7 +129,8 @@ static void who_was_seen_to_exit_is_kept(void **state)
 {
     struct scene *scene = *state;
     struct process proxy;
-    get_ready(scene, spec_for(FIXTURE("die-after", "50")));
+    get_ready(scene, spec_for(FIXTURE("serve")));
+    kill(kp_handle_pid(scene->proxy), SIGKILL);
     assert_result(KP_ERR_EXITED, step_until_told(scene, &scene->error));
     assert_int_equal(kp_handle_state(scene->proxy), KP_STATE_STOPPING);
     assert_true(process_read(kp_handle_pid(scene->proxy), &proxy));
