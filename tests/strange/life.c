@@ -302,7 +302,6 @@ void be_exited(struct scene *scene)
     CHECK(kp_handle_state(scene->proxy) == KP_STATE_EXITED);
     CHECK(!process_lives(kp_handle_pid(scene->proxy)));
     CHECK(!answers(kp_handle_port(scene->proxy)));
-    check_streams();
 }
 
 int64_t end_it(struct scene *scene, int grace_ms)
