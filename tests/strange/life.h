@@ -63,8 +63,9 @@ void check_witness(struct scene *scene);
 /* One of the host's other children. */
 bool is_bystander(pid_t pid);
 
-/* What kp_start takes, of several; and that it takes no more than some times that. */
-int64_t median_start_ns(struct scene *scene);
+/* What kp_start takes, the least of several: what else the machine does only adds to it. And that
+ * it takes no more than some times that. */
+int64_t least_start_ns(struct scene *scene);
 void check_no_slower(int64_t usual_ns, int64_t strange_ns);
 
 /* One of the lives, from start to free, for hosts of a test's own. */

@@ -428,9 +428,9 @@ static void grow(void)
 /* A fork would take tens of milliseconds, a spawn takes the tenth of one. */
 static void start_in_a_large_host(struct scene *scene)
 {
-    int64_t small = median_start_ns(scene);
+    int64_t small = least_start_ns(scene);
     grow();
-    int64_t large = median_start_ns(scene);
+    int64_t large = least_start_ns(scene);
     check_no_slower(small, large);
     lead_a_whole_life(scene);
 }
