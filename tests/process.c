@@ -133,7 +133,12 @@ bool eventually_empty(pid_t group)
     return eventually(is_empty, &group);
 }
 
+bool become_user(uid_t user)
+{
+    return setgroups(0, NULL) == 0 && setgid(user) == 0 && setuid(user) == 0;
+}
+
 bool become_somebody(void)
 {
-    return setgroups(0, NULL) == 0 && setgid(SOMEBODY) == 0 && setuid(SOMEBODY) == 0;
+    return become_user(SOMEBODY);
 }

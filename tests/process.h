@@ -28,6 +28,7 @@ size_t group_size(pid_t group);
 /* As root: a user whom nobody else is. */
 enum { SOMEBODY = 54321 };
 bool become_somebody(void);
+bool become_user(uid_t user);
 
 /* Children of this process, zombies too. */
 size_t count_children(void);

@@ -31,7 +31,7 @@ have_package() {
         have_command "$1"
         ;;
     apache2 | cntlm | haproxy | microsocks | npm | privoxy | socat | squid | tinyproxy | \
-        catatonit | dumb-init | gdb | make | parallel | strace | sudo | tini)
+        busybox | catatonit | dumb-init | gdb | make | parallel | strace | sudo | tini)
         have_command "$1"
         ;;
     binutils) have_command readelf ;;

@@ -34,13 +34,12 @@ static bool map_id(const char *path, unsigned id)
     return write_to(path, line);
 }
 
-/* Without privileges the network comes with a user namespace, in which one stays who one is. */
-static bool leave_network(void)
+bool own_namespace(int kind)
 {
     unsigned user = geteuid(), group = getegid();
-    if (unshare(CLONE_NEWNET) == 0)
+    if (unshare(kind) == 0)
         return true;
-    return unshare(CLONE_NEWUSER | CLONE_NEWNET) == 0 && write_to("/proc/self/setgroups", "deny") &&
+    return unshare(CLONE_NEWUSER | kind) == 0 && write_to("/proc/self/setgroups", "deny") &&
            map_id("/proc/self/uid_map", user) && map_id("/proc/self/gid_map", group);
 }
 
@@ -56,7 +55,7 @@ static bool raise_loopback(void)
 
 bool own_network(void)
 {
-    return leave_network() && raise_loopback();
+    return own_namespace(CLONE_NEWNET) && raise_loopback();
 }
 
 bool narrow_ports(uint16_t low, uint16_t high)

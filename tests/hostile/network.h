@@ -11,6 +11,11 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+/* Moves this process, which must have one thread, into a namespace of this kind (CLONE_NEW*) of
+ * its own. Without privileges that comes with a user namespace, in which one stays who one is.
+ * False: not allowed here. */
+bool own_namespace(int kind);
+
 /* Moves this process, which must have one thread, into a network of its own whose loopback
  * is up. False: not allowed here. */
 bool own_network(void);
