@@ -195,9 +195,12 @@ static void leave_beside_a_thread(kp_handle *proxy)
     exit(7);
 }
 
+/* valgrind takes the thread's stack for a leak. */
 static void a_host_of_which_one_thread_exits(void **state)
 {
     (void)state;
+    if (left_out_under_valgrind(__func__))
+        return;
     exit_by_then(leave_beside_a_thread, 7);
 }
 

@@ -160,19 +160,26 @@ static void it_holds_nothing_of_the_hosts(void **state)
     assert_int_equal(getpriority(PRIO_PROCESS, (id_t)guard), getpriority(PRIO_PROCESS, 0) + 1);
 }
 
+static bool is_there(const void *path)
+{
+    return file_exists(path);
+}
+
 /* A nice worker is somebody too: while it has its grace, alone, the guard is there. */
 static void a_nice_worker_keeps_the_guard(void **state)
 {
     struct scene *scene = *state;
     if (left_out_on_posix(__func__))
         return;
-    kp_spec spec =
-        spec_for(SHELL("nice -n 10 sh -c 'trap \"\" TERM; sleep 0.5; sleep 60' & \"$0\" serve & "
-                       "trap \"wait $!; exit 0\" TERM; wait"));
+    const char *trace = scene_path(scene, "ignores");
+    setenv("KP_TRACE", trace, 1);
+    kp_spec spec = spec_for(SHELL("nice -n 10 sh -c 'trap \"\" TERM; : > $KP_TRACE; sleep 0.5; "
+                                  "sleep 60' & exec \"$0\" serve"));
     spec.stop_grace_ms = 1000;
     get_ready(scene, spec);
+    unsetenv("KP_TRACE");
     pid_t guard = guard_of(scene);
-    sleep_ms(100); /* until the worker is nice and ignores SIGTERM */
+    assert_true(eventually(is_there, trace));
     assert_result(KP_OK, kp_handle_stop(scene->proxy, -1));
     assert_result(KP_AGAIN, kp_handle_wait(scene->proxy, KP_STATE_EXITED, 400, NULL));
     assert_false(process_lives(kp_handle_pid(scene->proxy)));

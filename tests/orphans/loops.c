@@ -116,7 +116,7 @@ struct loop {
 };
 
 /* Rounds are for the orphans' sake: so many that there is memory for all of them. */
-enum { ROUND = 500 };
+enum { ROUND = 500, TOTAL_S = 120 };
 
 struct tally {
     size_t died_in[PHASES], left;
@@ -165,6 +165,7 @@ static void run_hosts(const struct loop *loop, size_t next, size_t end, struct t
     while (running > 0) {
         struct slot *slot = reap_host(slots);
         tally->died_in[phases[slot->number]]++;
+        slot->pid = 0;
         if (next < end)
             fork_host(loop, next++, slot);
         else
@@ -219,6 +220,7 @@ static void print_tally(const struct loop *loop, const struct tally *tally)
 static struct tally play(const struct loop *loop)
 {
     struct tally tally = {.left = 0};
+    alarm(TOTAL_S);
     for (size_t next = 0; next < loop->hosts; next += ROUND) {
         size_t end = next + ROUND < loop->hosts ? next + ROUND : loop->hosts;
         run_hosts(loop, next, end, &tally);
