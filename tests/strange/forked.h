@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A proxy's life in a forked host, where only CHECK may assert: in the scene's way. */
+#ifndef KP_TESTS_STRANGE_FORKED_H
+#define KP_TESTS_STRANGE_FORKED_H
+
+#include "../support.h"
+
+/* In these hosts the grace is what nothing but a deaf proxy may take. */
+enum { LONG_GRACE = 8000, PROMPT = LONG_GRACE / 2, KILL_TIME = 1000, SLACK = 2500 };
+
+/* Ends the child with the scene's message where it is another one. */
+#define CHECK_RESULT(expected, result) check_result_at(expected, result, scene, __FILE__, __LINE__)
+void check_result_at(kp_result expected, kp_result result, const struct scene *scene,
+                     const char *file, int line);
+
+/* Starts a proxy, and waits until it is ready; a descriptor that can't be had is not waited on. */
+void check_ready(struct scene *scene, kp_spec spec);
+
+/* As reach() of a way whose descriptor is there, else on time. */
+kp_result reach_somehow(struct scene *scene, kp_state until);
+kp_result told_somehow(struct scene *scene);
+
+/* Stops it, and waits for the end; the milliseconds that took. */
+int64_t check_stop(struct scene *scene, int grace_ms);
+
+kp_spec with_grace(char *const *argv, uint32_t grace_ms);
+
+/* Frees it; the milliseconds that took. */
+int64_t check_free(struct scene *scene);
+
+/* A copy of a program in the scene's folder, with this mode, that other users can execute; its
+ * path. */
+const char *install_program(const struct scene *scene, const char *program, const char *name,
+                            const char *mode);
+
+/* A wrapper that leaves at once, and what has the grace. */
+#define DEAF_BEHIND_A_WRAPPER SHELL("(trap '' TERM; exec \"$0\" workers 2) & wait")
+
+#endif
