@@ -5,16 +5,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-void check_result_at(kp_result expected, kp_result result, const struct scene *scene,
-                     const char *file, int line)
-{
-    if (result == expected)
-        return;
-    dprintf(STDERR_FILENO, "%s, expected %s: %s\n", kp_result_name(result),
-            kp_result_name(expected), result < 0 ? scene->error.message : "");
-    check_failed(file, line, "the result");
-}
-
 kp_spec with_grace(char *const *argv, uint32_t grace_ms)
 {
     kp_spec spec = spec_for(argv);

@@ -1,17 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A proxy's life in a forked host, where only CHECK may assert: in the scene's way. */
+/* Steps of a life in a host that lacks what life.h counts on: /proc, or the descriptor. */
 #ifndef KP_TESTS_STRANGE_FORKED_H
 #define KP_TESTS_STRANGE_FORKED_H
 
-#include "../support.h"
+#include "life.h"
 
 /* In these hosts the grace is what nothing but a deaf proxy may take. */
 enum { LONG_GRACE = 8000, PROMPT = LONG_GRACE / 2, KILL_TIME = 1000, SLACK = 2500 };
-
-/* Ends the child with the scene's message where it is another one. */
-#define CHECK_RESULT(expected, result) check_result_at(expected, result, scene, __FILE__, __LINE__)
-void check_result_at(kp_result expected, kp_result result, const struct scene *scene,
-                     const char *file, int line);
 
 /* Starts a proxy, and waits until it is ready; a descriptor that can't be had is not waited on. */
 void check_ready(struct scene *scene, kp_spec spec);

@@ -55,7 +55,7 @@ static pid_t ask_root(enum help help, pid_t pid)
     return answer;
 }
 
-static void end_it(pid_t pid)
+static void kill_it(pid_t pid)
 {
     assert_true(pid > 1);
     kill(pid, SIGKILL);
@@ -102,7 +102,7 @@ static pid_t help(struct request request)
 {
     switch (request.help) {
     case END_IT:
-        end_it(request.pid);
+        kill_it(request.pid);
         return 0;
     case JOIN_GROUP:
         return join_group(request.pid);
