@@ -135,8 +135,7 @@ bool Group::has_ended(Child &child, bool &watched)
 
 void Group::signal(int signo)
 {
-    Child &leader = guard_ ? guard_ : proxy_;
-    leader.signal_group(signo);
+    leader().signal_group(signo);
     if (!proxy_.ended() && sys::group_of(proxy_.pid()) != id_)
         proxy_.signal(signo);
     if (signo == SIGKILL && outsider_.end)
@@ -323,7 +322,22 @@ void Group::forget_members()
     member_count_ = 0;
 }
 
+// Whoever was born while /proc was read, of one that ended before it was looked at, is not seen:
+// one that is there for longer than that is seen by the second search. Others, such as a row of
+// processes that fork and end without a pause, have no more of the grace: once they were sent
+// SIGKILL nobody is born, and all are seen.
 Group::Rest Group::search()
+{
+    Rest rest = search_once();
+    if (rest == Rest::Nobody)
+        rest = search_once();
+    if (rest != Rest::Nobody)
+        return rest;
+    leader().signal_group(SIGKILL);
+    return search_once();
+}
+
+Group::Rest Group::search_once()
 {
     forget_members();
     by_clock_ = false;

@@ -77,7 +77,9 @@ class Group {
     bool members_left();
     void forget(sys::Process &member);
     void forget_members();
+    Child &leader() { return guard_ ? guard_ : proxy_; }
     Rest search();
+    Rest search_once();
     bool outsider_left();
     int signal_outsider(int signo);
     bool find_follower();
