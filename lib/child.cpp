@@ -40,8 +40,7 @@ void Child::reap()
     if (process_.pid == 0 || reaped_ || !ended())
         return;
     if (!reaped_)
-        sys::reap(process_);
-    reaped_ = true;
+        reaped_ = sys::reap(process_);
 }
 
 // Also a zombie may be reaped by somebody else, at any time.

@@ -384,15 +384,20 @@ size_t Group::watches(sys::Watch *list) const
     return count;
 }
 
+void Group::reap_proxy()
+{
+    proxy_.reap();
+    if (proxy_.is_reaped())
+        proxy_.close();
+}
+
 void Group::close()
 {
     unwatch(proxy_, proxy_watched_);
     unwatch(guard_, guard_watched_);
     forget_members();
     forget_outsider();
-    proxy_.reap();
-    if (proxy_.was_ended()) // else it was given up, and is looked at again before a restart
-        proxy_.close();
+    reap_proxy();
     guard_.reap();
     guard_ = Child();
     pipe_.reset();

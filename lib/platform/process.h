@@ -32,10 +32,11 @@ struct Launch {
 int spawn(const Launch &launch, Process &child, bool &lost);
 
 // Whether a child of the host has ended; it stays a zombie, so that its number stays its own.
-// Gone: it was reaped by somebody else, and `exit` is what can still be known.
+// Gone: it was reaped by somebody else, and `exit` is what can still be known. Ended, but not yet
+// reap()'s, and with an unknown exit: somebody who traces it has not let go of it.
 enum class Life { Alive, Ended, Gone };
 Life look(const Process &child, Exit &exit);
-void reap(const Process &child);
+bool reap(const Process &child); // false: there is still something to reap, later
 
 // Whether a process that need not be a child has ended; it has an `end`.
 bool is_over(const Process &process);

@@ -127,10 +127,13 @@ int spawn(const Launch &launch, Process &child, bool &lost)
 Life look(const Process &child, Exit &exit)
 {
     siginfo_t info;
+    // Asked before: who is over then is a zombie, which nobody but a tracer can keep from its
+    // parent.
+    bool over = child.end && is_over(child);
     if (wait_for(child, info, WEXITED | WNOHANG | WNOWAIT) != 0)
         return errno == ECHILD ? Life::Gone : Life::Alive;
     if (info.si_pid == 0)
-        return Life::Alive;
+        return over ? Life::Ended : Life::Alive;
     if (info.si_code == CLD_EXITED)
         exit.code = info.si_status;
     else
@@ -138,10 +141,10 @@ Life look(const Process &child, Exit &exit)
     return Life::Ended;
 }
 
-void reap(const Process &child)
+bool reap(const Process &child)
 {
     siginfo_t info;
-    wait_for(child, info, WEXITED | WNOHANG);
+    return wait_for(child, info, WEXITED | WNOHANG) != 0 || info.si_pid != 0;
 }
 
 } // namespace kpi::sys

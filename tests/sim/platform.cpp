@@ -190,7 +190,7 @@ Life look(const Process &child, Exit &exit)
     return Life::Ended;
 }
 
-void reap(const Process &child)
+bool reap(const Process &child)
 {
     enter("reap");
     Being &being = child.end ? end_of(child, "reap") : find(child.pid);
@@ -198,6 +198,7 @@ void reap(const Process &child)
         complain("reap: process %d %s", being.pid,
                  being.state == Being::Alive ? "lives" : "was reaped");
     being.state = Being::Gone;
+    return true;
 }
 
 bool is_over(const Process &process)
