@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Wrappers in front of a proxy: whatever stands between host and proxy, the listener is known
-for the proxy's own, and the stop ends all of it.
+for the proxy's own, and the stop ends all of it, also where the proxy ignores SIGTERM.
 
 The names of the table say what each wrapper does with the group, and the tests hold it so.
 """
@@ -54,6 +54,8 @@ class Wrapper:
     # For what some kernels and containers refuse: the wrapper's words before a program.
     trial: tuple = ()
     options: tuple = ()  # for the host
+    in_reach: bool = True  # of the stop, after an exit: it may not be in a session of its own
+    impatient: bool = False  # ends a deaf proxy by itself, before the grace
 
 
 def prefix(group, *words, **more):
@@ -91,6 +93,8 @@ def start_stop_daemon(*options):
 
 
 SUDO = ("sudo", "-n", "--preserve-env=KODA_PROXY_PORT", "-u", f"#{NOBODY}")
+DAEMONISE = "import os, sys; os.fork() and os._exit(0); os.setsid(); os.fork() and os._exit(0); " \
+    "os.execv(sys.argv[1], sys.argv[1:])"
 NEW_SESSION = "import subprocess, sys; subprocess.run(sys.argv[1:], start_new_session=True)"
 
 WRAPPERS = {
@@ -139,10 +143,11 @@ WRAPPERS = {
     "dumb_init": prefix(HANDS_ON, "dumb-init"),
     "supervisord": Wrapper(HANDS_ON, supervisord),
     "parallel": Wrapper(HANDS_ON, lambda proxy: [
-        "parallel", "--will-cite", *proxy.words[:-1], ":::", proxy.words[-1]]),
-    "gdb": prefix(HANDS_ON, "gdb", "--batch", "-nx", "-ex", "run", "--args"),
+        "parallel", "--will-cite", *proxy.words[:-1], ":::", proxy.words[-1]], impatient=True),
+    "gdb": prefix(HANDS_ON, "gdb", "--batch", "-nx", "-ex", "run", "--args",
+                  impatient=True),
     "script": line(HANDS_ON, "script", "-qec", after=("/dev/null",)),
-    "unbuffer": prefix(HANDS_ON, "unbuffer"),
+    "unbuffer": prefix(HANDS_ON, "unbuffer", impatient=True),
     "sudo_on_a_terminal": prefix(HANDS_ON, *SUDO, needs_root=True, on_terminal=True),
 
     "timeout": prefix(BEHIND, "timeout", "60"),
@@ -162,9 +167,11 @@ WRAPPERS = {
     "bwrap_new_session": bwrap(BEHIND, "--new-session"),
     "python_new_session": prefix(BEHIND, "python3", "-c", NEW_SESSION),
 
-    "setsid_fork": prefix(DAEMON, "setsid", "-f"),
+    "setsid_fork": prefix(DAEMON, "setsid", "-f", in_reach=False),
+    # As daemon(3) does it, and so ssh -f, haproxy -D and danted -D.
+    "double_fork": prefix(DAEMON, "python3", "-c", DAEMONISE, in_reach=False),
     "sh_in_the_background": line(DAEMON, "sh", "-c", form="{} &"),
-    "start_stop_daemon_background": Wrapper(DAEMON, start_stop_daemon("-b")),
+    "start_stop_daemon_background": Wrapper(DAEMON, start_stop_daemon("-b"), in_reach=False),
 }
 
 # Has the host's session control the terminal of this name, then runs the host.
@@ -174,12 +181,15 @@ TAKE_TERMINAL = "import os, sys; os.open(sys.argv[1], os.O_RDWR); os.execv(sys.a
 class Run:
     """One wrapper's scene: what it did, to be judged by the test."""
 
-    def __init__(self, test, wrapper, scene):
+    def __init__(self, test, wrapper, scene, is_deaf):
         self.test = test
         self.wrapper = wrapper
         self.scene = scene
+        self.is_deaf = is_deaf
+        mode = ("deaf",) if is_deaf else ("serve",)
         # A proxy in the background must not be found before its wrapper has ended.
-        mode = ("late", "500") if wrapper.group == DAEMON else ("serve",)
+        if wrapper.group == DAEMON:
+            mode = ("late", "500")
         self.command = wrapper.command(Proxy(scene, mode))
 
     def check_possible(self):
@@ -214,6 +224,10 @@ class Run:
     def check_that_it_exited(self):
         self.test.assertEqual(self.host.result, "KP_ERR_EXITED", self.host.message)
         self.test.assertIn("a proxy must stay in the foreground", self.host.message)
+        self.host.free()
+        self.test.assertEqual(self.host.told["children"], "none")
+        if self.wrapper.in_reach:
+            self.test.assertEqual(self.left(), [])
 
     def check_life(self, origin):
         words = f"{self.host.message} {self.scene.read_log()}"
@@ -240,6 +254,8 @@ class Run:
         self.test.assertEqual(self.host.told["children"], "none")
         self.test.assertFalse(scenes.listens(self.host.port))
         self.test.assertLess(took, FREE_WITHIN_S)
+        if self.is_deaf and not self.wrapper.impatient:
+            self.test.assertGreaterEqual(took, GRACE_MS / 1000)
 
     def left(self):
         return [(pid, scenes.read_bytes(f"/proc/{pid}/cmdline")) for pid in self.scene.marked()]
@@ -253,15 +269,22 @@ class Wrappers(scenes.Beside):
         super().setUpClass()
 
 
-def function_of(wrapper):
+def function_of(wrapper, is_deaf=False):
     def run(test, scene):
         scene.environment["HOME"] = scene.folder
-        Run(test, wrapper, scene).run(test.origin)
+        Run(test, wrapper, scene, is_deaf).run(test.origin)
 
     return run
 
 
-Wrappers.add({name: function_of(wrapper) for name, wrapper in WRAPPERS.items()})
+def functions():
+    for name, wrapper in WRAPPERS.items():
+        yield name, function_of(wrapper)
+        if wrapper.group != DAEMON:
+            yield f"{name}_before_a_deaf_proxy", function_of(wrapper, is_deaf=True)
+
+
+Wrappers.add(dict(functions()))
 
 
 if __name__ == "__main__":
