@@ -17,7 +17,9 @@ State state_of(pid_t pid)
     int result = read_stat(pid, stat);
     if (result != 0)
         return result == ENOENT || result == ESRCH ? State::Over : State::Unreadable;
-    return stat.state == 'Z' || stat.state == 'X' ? State::Over : State::Lives;
+    // One whose main thread alone has ended looks like a zombie, which counts as one thread.
+    bool over = stat.state == 'X' || (stat.state == 'Z' && stat.threads <= 1);
+    return over ? State::Over : State::Lives;
 }
 
 State state_of_member(pid_t pid, pid_t group, Process &member)

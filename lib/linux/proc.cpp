@@ -71,9 +71,9 @@ int read_stat(pid_t pid, Stat &stat)
     text[length] = '\0';
     const char *name_end = strrchr(text, ')');
     constexpr char kFormat[] = " %c %d %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s "
-                               "%*s %*s %" SCNu64;
+                               "%d %*s %" SCNu64;
     if (name_end == nullptr ||
-        sscanf(name_end + 1, kFormat, &stat.state, &stat.parent, &stat.start) != 3)
+        sscanf(name_end + 1, kFormat, &stat.state, &stat.parent, &stat.threads, &stat.start) != 4)
         return EINVAL;
     return 0;
 }
