@@ -321,6 +321,42 @@ static void nobody_is_lost_for_want_of_descriptors(void **state)
         stop_with_few_descriptors(*state, free_ones);
 }
 
+/* The verification fails: who was to be stopped with the proxy was not found. `free_ones` are left
+ * to it, and the stop has all of them. */
+static void fail_to_verify(struct scene *scene, size_t free_ones)
+{
+    struct rlimit before, few;
+    int used[FEW_FDS];
+    int64_t end = now_ms() + PATIENCE_MS;
+    assert_result(KP_OK, start(scene, spec_for(SHELL("setsid \"$0\" serve & wait"))));
+    uint16_t port = kp_handle_port(scene->proxy);
+    while (!port_answers(port) && now_ms() < end)
+        sleep_ms(2);
+    getrlimit(RLIMIT_NOFILE, &before);
+    few = (struct rlimit){.rlim_cur = FEW_FDS, .rlim_max = before.rlim_max};
+    setrlimit(RLIMIT_NOFILE, &few);
+    size_t count = use_up_descriptors(used, free_ones);
+    kp_result result = kp_handle_step(scene->proxy, &scene->error);
+    while (count > 0)
+        close(used[--count]);
+    setrlimit(RLIMIT_NOFILE, &before);
+    if (result == KP_ERR_SYSTEM)
+        assert_int_equal(scene->error.sys_errno, EMFILE);
+    kp_handle_stop(scene->proxy, -1);
+    get_exited(scene);
+    assert_false(port_answers(port));
+    kp_handle_free(scene->proxy);
+    scene->proxy = NULL;
+}
+
+static void no_owner_is_lost_for_want_of_descriptors(void **state)
+{
+    if (left_out_under_valgrind(__func__))
+        return;
+    for (size_t free_ones = 0; free_ones < 8; free_ones++)
+        fail_to_verify(*state, free_ones);
+}
+
 /* The teardown looks for what is left. valgrind has no descriptors for processes, without which
  * those outside the group can't be held. */
 static void workers_of_an_owner_that_left_the_group(void **state)
@@ -382,6 +418,8 @@ int main(void)
         EACH_WAY(free_can_not_push_the_kill_away),
         TEST_WAY(nobody_is_lost_for_want_of_descriptors, "guard", &ways[0]),
         TEST_WAY(nobody_is_lost_for_want_of_descriptors, "no guard", &ways[3]),
+        TEST_WAY(no_owner_is_lost_for_want_of_descriptors, "guard", &ways[0]),
+        TEST_WAY(no_owner_is_lost_for_want_of_descriptors, "no guard", &ways[3]),
         EACH_WAY(workers_of_an_owner_that_left_the_group),
         EACH_WAY(workers_of_a_proxy_that_left_the_group),
     };
