@@ -197,14 +197,24 @@ kp_result kp_handle::verify(kp_error *error)
     group_.keep(static_cast<sys::Process &&>(verdict.outside));
     if (has(*spec_, KP_SPEC_ANY_LISTENER)) // also where connections are sent on, and nobody listens
         return KP_OK;
-    if (verdict.whose == Verdict::Failed)
+    bool failed = verdict.whose == Verdict::Failed; // a shortage, which may pass
+    bool doubtful = failed || verdict.whose == Verdict::Doubtful;
+    bool gives_up = doubtful && !may_doubt();
+    if (failed && gives_up)
         return fail(fail_system(error, verdict.sys_errno, "look for the listener's owner"), error);
-    bool doubtful = verdict.whose == Verdict::Doubtful;
-    if (verdict.whose == Verdict::Other || (doubtful && !may_doubt()))
+    if (verdict.whose == Verdict::Other || gives_up)
         return fail(fail_foreign(error, place(), verdict.stranger), error);
     if (!doubtful)
         doubted_ = 0;
     return doubtful || verdict.whose == Verdict::Nobody ? KP_AGAIN : KP_OK;
+}
+
+// Before READY the listener's owner may not have been looked for, or not found. Later it can't be:
+// those who lead to it are gone first.
+void kp_handle::find_outsider()
+{
+    if (state_ == KP_STATE_STARTING && !group_.proxy().was_ended())
+        group_.keep(kpi::verify(port_.number(), group_.kin()).outside);
 }
 
 bool kp_handle::may_doubt()
@@ -313,6 +323,7 @@ void kp_handle::begin_stop(int64_t grace)
     probe_.close();
     if (is_attached())
         return become_exited();
+    find_outsider();
     port_.shut();
     group_.started();
     group_.keep_proxy();

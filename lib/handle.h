@@ -51,6 +51,7 @@ struct kp_handle {
     kp_result probe(kp_error *error);
     void look_ahead();
     kp_result verify(kp_error *error);
+    void find_outsider();
     bool may_doubt();
     kp_result become_connected(kp_error *error);
     kp_result become_ready(kp_error *error);

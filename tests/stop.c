@@ -321,17 +321,26 @@ static void nobody_is_lost_for_want_of_descriptors(void **state)
         stop_with_few_descriptors(*state, free_ones);
 }
 
-/* The verification fails: who was to be stopped with the proxy was not found. `free_ones` are left
- * to it, and the stop has all of them. */
-static void fail_to_verify(struct scene *scene, size_t free_ones)
+static bool answers(const void *port)
+{
+    return port_answers(*(const uint16_t *)port);
+}
+
+/* It listens, and no step has seen it. */
+static uint16_t start_with_owner_outside(struct scene *scene)
+{
+    assert_result(KP_OK, start(scene, spec_for(SHELL("setsid \"$0\" serve & wait"))));
+    uint16_t port = kp_handle_port(scene->proxy);
+    assert_true(eventually(answers, &port));
+    return port;
+}
+
+/* The verification is short of descriptors: who is to be stopped with the proxy is not found. */
+static void verify_with_few_descriptors(struct scene *scene, size_t free_ones)
 {
     struct rlimit before, few;
     int used[FEW_FDS];
-    int64_t end = now_ms() + PATIENCE_MS;
-    assert_result(KP_OK, start(scene, spec_for(SHELL("setsid \"$0\" serve & wait"))));
-    uint16_t port = kp_handle_port(scene->proxy);
-    while (!port_answers(port) && now_ms() < end)
-        sleep_ms(2);
+    uint16_t port = start_with_owner_outside(scene);
     getrlimit(RLIMIT_NOFILE, &before);
     few = (struct rlimit){.rlim_cur = FEW_FDS, .rlim_max = before.rlim_max};
     setrlimit(RLIMIT_NOFILE, &few);
@@ -340,8 +349,7 @@ static void fail_to_verify(struct scene *scene, size_t free_ones)
     while (count > 0)
         close(used[--count]);
     setrlimit(RLIMIT_NOFILE, &before);
-    if (result == KP_ERR_SYSTEM)
-        assert_int_equal(scene->error.sys_errno, EMFILE);
+    assert_true(result >= KP_OK); /* it may pass */
     kp_handle_stop(scene->proxy, -1);
     get_exited(scene);
     assert_false(port_answers(port));
@@ -353,8 +361,19 @@ static void no_owner_is_lost_for_want_of_descriptors(void **state)
 {
     if (left_out_under_valgrind(__func__))
         return;
-    for (size_t free_ones = 0; free_ones < 8; free_ones++)
-        fail_to_verify(*state, free_ones);
+    for (size_t free_ones = 1; free_ones < 8; free_ones++) /* one is for the probe */
+        verify_with_few_descriptors(*state, free_ones);
+}
+
+/* Nobody has asked yet whose the listener is. */
+static void an_owner_outside_of_a_starting_proxy(void **state)
+{
+    struct scene *scene = *state;
+    if (left_out_under_valgrind(__func__))
+        return;
+    start_with_owner_outside(scene);
+    assert_int_equal(kp_handle_state(scene->proxy), KP_STATE_STARTING);
+    free_now(scene);
 }
 
 /* The teardown looks for what is left. valgrind has no descriptors for processes, without which
@@ -420,6 +439,7 @@ int main(void)
         TEST_WAY(nobody_is_lost_for_want_of_descriptors, "no guard", &ways[3]),
         TEST_WAY(no_owner_is_lost_for_want_of_descriptors, "guard", &ways[0]),
         TEST_WAY(no_owner_is_lost_for_want_of_descriptors, "no guard", &ways[3]),
+        EACH_WAY(an_owner_outside_of_a_starting_proxy),
         EACH_WAY(workers_of_an_owner_that_left_the_group),
         EACH_WAY(workers_of_a_proxy_that_left_the_group),
     };
