@@ -402,6 +402,28 @@ static void workers_of_a_proxy_that_left_the_group(void **state)
     get_exited(scene);
 }
 
+/* Its own is the wrapper's. */
+static void workers_in_the_group_of_a_wrapper(void **state)
+{
+    struct scene *scene = *state;
+    if (left_out_under_valgrind(__func__))
+        return;
+    get_ready(scene, spec_for(WORDS("timeout", "60", fixture(), "deaf-workers", "2")));
+    assert_result(KP_OK, kp_handle_stop(scene->proxy, 100));
+    get_exited(scene);
+}
+
+/* And that is not the proxy. */
+static void workers_in_the_group_of_an_inner_wrapper(void **state)
+{
+    struct scene *scene = *state;
+    if (left_out_under_valgrind(__func__))
+        return;
+    get_ready(scene, spec_for(SHELL("setsid sh -c '\"$0\" deaf-workers 2 & wait' \"$0\" & wait")));
+    assert_result(KP_OK, kp_handle_stop(scene->proxy, 100));
+    get_exited(scene);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -442,6 +464,8 @@ int main(void)
         EACH_WAY(an_owner_outside_of_a_starting_proxy),
         EACH_WAY(workers_of_an_owner_that_left_the_group),
         EACH_WAY(workers_of_a_proxy_that_left_the_group),
+        EACH_GUARDED_WAY(workers_in_the_group_of_a_wrapper),
+        EACH_WAY(workers_in_the_group_of_an_inner_wrapper),
     };
     return RUN(tests);
 }
