@@ -146,8 +146,28 @@ void Group::keep(sys::Process &&outsider)
 {
     if (!outsider.end || (outsider_.end && !sys::is_over(outsider_)))
         return;
+    pid_t group = sys::group_of(outsider.pid);
     outsider_ = static_cast<sys::Process &&>(outsider);
-    outsider_leads_ = sys::group_of(outsider_.pid) == outsider_.pid;
+    outsider_leads_ = group == outsider_.pid;
+    if (!outsider_leads_)
+        keep_leader(group);
+}
+
+// Instead of a member of its group: that is then one of those who follow it. Only where it is of
+// the proxy's, too: the group may be anybody's.
+void Group::keep_leader(pid_t group)
+{
+    sys::Process members[kMaxMembers];
+    size_t found = 0;
+    sys::find_members(group, 0, members, kMaxMembers, found);
+    for (size_t i = 0; i < found; ++i) {
+        bool leads = members[i].pid == group && sys::signals_groups(members[i]);
+        if (!leads || group == id_ || sys::group_of(outsider_.pid) != group ||
+            !sys::may_be_kin(group, kin()))
+            continue;
+        outsider_ = static_cast<sys::Process &&>(members[i]);
+        outsider_leads_ = true;
+    }
 }
 
 void Group::keep_proxy()
@@ -196,15 +216,20 @@ bool Group::outsider_left()
     return true;
 }
 
-// One of those that are left of the group that the outsider led. Its number is good for the search
-// only if the group is still there afterwards.
+// One of those that are left of the group that the outsider led, as search() finds its own. The
+// number is good for that only if the group is still there afterwards.
 bool Group::find_follower()
 {
-    size_t found = 0;
-    if (!outsider_leads_ || sys::signal_group(outsider_, 0) != 0)
-        return false;
-    sys::Search result = sys::find_members(outsider_.pid, 0, &follower_, 1, found);
-    return result != sys::Search::Nobody && sys::signal_group(outsider_, 0) == 0;
+    constexpr int kSignals[] = {0, 0, SIGKILL};
+    for (int signo : kSignals) {
+        size_t found = 0;
+        if (!outsider_leads_ || sys::signal_group(outsider_, signo) != 0)
+            return false;
+        sys::Search result = sys::find_members(outsider_.pid, 0, &follower_, 1, found);
+        if (result != sys::Search::Nobody)
+            return sys::signal_group(outsider_, 0) == 0;
+    }
+    return false;
 }
 
 int Group::signal_outsider(int signo)

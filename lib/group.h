@@ -84,6 +84,7 @@ class Group {
     Child &leader() { return guard_ ? guard_ : proxy_; }
     Rest search();
     Rest search_once();
+    void keep_leader(pid_t group);
     bool outsider_left();
     int signal_outsider(int signo);
     bool find_follower();
