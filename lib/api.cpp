@@ -196,8 +196,6 @@ void kp_handle_free(kp_handle *handle)
         handle->wait(KP_STATE_EXITED, Deadline::never(), false, nullptr);
         handle->reap(); // one that was given up may have ended since
     }
-    if (!handle->is_foreign())
-        handle->reap();
     destroy(handle);
 }
 

@@ -409,20 +409,15 @@ size_t Group::watches(sys::Watch *list) const
     return count;
 }
 
-void Group::reap_proxy()
-{
-    proxy_.reap();
-    if (proxy_.is_reaped())
-        proxy_.close();
-}
-
 void Group::close()
 {
     unwatch(proxy_, proxy_watched_);
     unwatch(guard_, guard_watched_);
     forget_members();
     forget_outsider();
-    reap_proxy();
+    proxy_.reap();
+    if (proxy_.is_reaped()) // else it was given up or is traced, and is looked at again later
+        proxy_.close();
     guard_.reap();
     guard_ = Child();
     pipe_.reset();

@@ -58,10 +58,6 @@ class Group {
     // Nobody is left, or they were given up: only the proxy's pid and exit stay.
     void close();
 
-    // One that was given up, or that somebody traces, is looked at again before a restart and at
-    // the handle's end.
-    void reap_proxy();
-
     // What to wait for; by_clock: and what no descriptor tells.
     static constexpr size_t kMaxWatches = 19;
     size_t watches(sys::Watch *list) const;

@@ -29,9 +29,6 @@ struct kp_handle {
     void stop(int64_t grace);
     void reap() { group_.reap_proxy(); }
 
-    // What could not be reaped at its end may have ended since.
-    void reap() { group_.reap_proxy(); }
-
     int fd();
     int64_t timeout() const;
 
