@@ -39,6 +39,11 @@ kp_result Group::start(const kp_spec &spec, char *const *env, int log, kp_error 
     marked_ = false;
     if (!has(spec, KP_SPEC_NO_GUARD)) {
         kp_result result = start_guard(spec.stop_grace_ms, guard_, pipe_, error);
+        if (result == KP_OK && (guard_.is_reaped() || sys::is_broken(pipe_))) {
+            result = fail_guard_ended(error);
+            await_end(guard_); // never signalled: its number may be another's
+            guard_.reap();
+        }
         if (result != KP_OK) {
             guard_ = Child();
             pipe_.reset();
@@ -314,7 +319,8 @@ Group::Rest Group::rest_by_number(Child &leader)
             leader.signal_group(SIGKILL);
         leader.reap();
     }
-    if (sys::signal_group_number(id_, 0) == ESRCH)
+    // No process gets the number of a group that is left: one that has it came after that.
+    if (sys::signal_group_number(id_, 0) == ESRCH || sys::group_of(id_) >= 0)
         return Rest::Nobody;
     by_clock_ = true;
     return Rest::Unknown;

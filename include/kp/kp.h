@@ -194,8 +194,9 @@ typedef struct kp_spec {
     uint32_t startup_timeout_ms; /* from the start to READY; default 5000 */
     uint32_t stop_grace_ms;      /* from SIGTERM to SIGKILL; default 2000 */
     int32_t log_fd;              /* the proxy's standard output and error. 0: the host's standard
-                                    error, or /dev/null where that is closed. Descriptor 0 itself
-                                    can't be named; one that is not open is KP_ERR_INVALID. The
+                                    error, or /dev/null where that is closed or close-on-exec.
+                                    Descriptor 0 itself can't be named; one that is not open is
+                                    KP_ERR_INVALID. The
                                     handle keeps a duplicate until it is freed: the reader of a pipe
                                     sees no end before that, and must read during kp_spawn() */
     uint32_t port;               /* 1 to 65535; 0: an ephemeral port of the kernel's choice */

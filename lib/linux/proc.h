@@ -39,7 +39,7 @@ bool proc_is_ours();
 struct Stat {
     char state; // of the main thread
     pid_t parent;
-    int threads; // that have not ended
+    int threads;    // that have not ended
     uint64_t start; // in ticks since the system's
 };
 

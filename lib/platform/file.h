@@ -10,12 +10,13 @@ namespace kpi::sys {
 
 bool is_open(int fd);
 bool is_inherited(int fd); // open, and still so after an exec
-bool is_writable(int fd); // as it was opened
+bool is_writable(int fd);  // as it was opened
 
 int duplicate(int fd, Fd &copy);
 
 // A pipe that takes little of the kernel's memory.
 int make_pipe(Fd &read_end, Fd &write_end);
+bool is_broken(const Fd &write_end); // nobody can read it any more
 
 // 0 where `path` can be a working directory.
 int check_directory(const char *path);

@@ -89,16 +89,21 @@ class Attributes {
     First first_;
 };
 
-// Where the host reaps every child, the number may be a stranger's by now, whose `end` that is
-// then: most likely in the host's own group, if it is a child of the host's too. The program that
-// was started may have moved itself by now, but not there.
-bool is_lost(const Process &child, pid_t group)
+// Where the host reaps every child, the number may be a stranger's by now: most likely one in the
+// host's own group, if it is a child of the host's too. What the library started may have moved
+// itself, but not there.
+bool is_strangers(pid_t pid)
+{
+    return getpgid(pid) == getpgrp();
+}
+
+// Or the `end` is the stranger's.
+bool is_lost(const Process &child)
 {
     siginfo_t info;
     if (wait_for(child, info, WEXITED | WNOHANG | WNOWAIT) != 0)
         return errno == ECHILD;
-    pid_t its = getpgid(child.pid);
-    return its != group && its == getpgrp();
+    return is_strangers(child.pid);
 }
 
 } // namespace
@@ -118,7 +123,7 @@ int spawn(const Launch &launch, Process &child, bool &lost)
         return result;
     }
     child.end = open_end(child.pid);
-    lost = is_lost(child, launch.group != 0 ? launch.group : child.pid);
+    lost = is_lost(child);
     if (lost)
         child.end.reset();
     return 0;
@@ -126,6 +131,8 @@ int spawn(const Launch &launch, Process &child, bool &lost)
 
 Life look(const Process &child, Exit &exit)
 {
+    if (!child.end && is_strangers(child.pid))
+        return Life::Gone;
     siginfo_t info;
     // Asked before: who is over then is a zombie, which nobody but a tracer can keep from its
     // parent.

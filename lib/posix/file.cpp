@@ -4,6 +4,7 @@
 #include "system.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -71,6 +72,12 @@ int make_pipe(Fd &read_end, Fd &write_end)
     if (failure == 0)
         make_small(write_end);
     return failure;
+}
+
+bool is_broken(const Fd &write_end)
+{
+    pollfd wanted = {write_end.get(), 0, 0};
+    return poll(&wanted, 1, 0) > 0;
 }
 
 int check_directory(const char *path)

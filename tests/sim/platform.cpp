@@ -143,6 +143,11 @@ int make_pipe(Fd &read_end, Fd &write_end)
     return 0;
 }
 
+bool is_broken(const Fd &)
+{
+    return false;
+}
+
 int check_directory(const char *path)
 {
     return strcmp(path, "/") == 0 ? 0 : ENOENT;
@@ -255,7 +260,8 @@ int signal_group_number(pid_t group, int signo)
 pid_t group_of(pid_t pid)
 {
     enter("group_of");
-    return known(pid, "group_of").group;
+    const Being &being = find(pid);
+    return being.state == Being::Gone ? -1 : being.group;
 }
 
 int own_nice()
