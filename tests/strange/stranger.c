@@ -70,7 +70,7 @@ static void fork_stranger(pid_t number, bool leads)
             return;
         waitpid(pid, NULL, 0);
     }
-    CHECK(!"the number could not be had");
+    check_failed(__FILE__, __LINE__, "the number could not be had");
 }
 
 /* ---- Init, which makes them too ------------------------------------------- */
