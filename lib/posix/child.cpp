@@ -89,21 +89,16 @@ class Attributes {
     First first_;
 };
 
-// Where the host reaps every child, the number may be a stranger's by now: most likely one in the
-// host's own group, if it is a child of the host's too. What the library started may have moved
-// itself, but not there.
-bool is_strangers(pid_t pid)
-{
-    return getpgid(pid) == getpgrp();
-}
-
-// Or the `end` is the stranger's.
+// Where the host reaps every child, the number may have been reused, and the `end` be a stranger's:
+// most likely one in the host's own group, if it is a child of the host's too. What the library
+// started may have moved itself, but not there. (Without an `end` the system may be one whose
+// posix_spawn() returns before its child has joined the group, as under valgrind.)
 bool is_lost(const Process &child)
 {
     siginfo_t info;
     if (wait_for(child, info, WEXITED | WNOHANG | WNOWAIT) != 0)
         return errno == ECHILD;
-    return is_strangers(child.pid);
+    return child.end && getpgid(child.pid) == getpgrp();
 }
 
 } // namespace
@@ -131,8 +126,6 @@ int spawn(const Launch &launch, Process &child, bool &lost)
 
 Life look(const Process &child, Exit &exit)
 {
-    if (!child.end && is_strangers(child.pid))
-        return Life::Gone;
     siginfo_t info;
     // Asked before: who is over then is a zombie, which nobody but a tracer can keep from its
     // parent.
