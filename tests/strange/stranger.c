@@ -2,6 +2,7 @@
 #include "stranger.h"
 #include "../process.h"
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -102,9 +103,14 @@ static void make_strangers(struct scene *scene)
         be_host(scene, ends[1]);
     }
     close(ends[1]);
-    while (read(ends[0], &order, sizeof order) == sizeof order)
-        fork_stranger(order.number, order.leads);
-    CHECK(waitpid(pid, &status, 0) == pid);
+    for (pid_t reaped = 0; reaped != pid;) {
+        struct pollfd orders = {.fd = ends[0], .events = POLLIN};
+        if (poll(&orders, 1, 5) == 1 && read(ends[0], &order, sizeof order) == sizeof order)
+            fork_stranger(order.number, order.leads);
+        do /* orphans, too, who keep their group's number until then */
+            reaped = waitpid(-1, &status, WNOHANG);
+        while (reaped > 0 && reaped != pid);
+    }
     _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
 }
 
