@@ -140,11 +140,19 @@ bool Group::has_ended(Child &child, bool &watched)
 
 void Group::signal(int signo)
 {
-    leader().signal_group(signo);
+    int result = leader().signal_group(signo);
+    if (result == ESRCH && is_pinned_by_proxy())
+        sys::signal_group_number(id_, signo);
     if (!proxy_.ended() && sys::group_of(proxy_.pid()) != id_)
         proxy_.signal(signo);
     if (signo == SIGKILL && outsider_.end)
         signal_outsider(signo);
+}
+
+// Also once its leader is gone, such as a guard that somebody killed and the host reaped.
+bool Group::is_pinned_by_proxy()
+{
+    return proxy_.is_pinned() && sys::group_of(proxy_.pid()) == id_;
 }
 
 void Group::keep(sys::Process &&outsider)
@@ -268,6 +276,9 @@ Group::Rest Group::rest_of_group()
         return Rest::Somebody;
     if (!guard_)
         return rest_after_leader(proxy_);
+    bool lost_guard = has_ended(guard_, guard_watched_) && !guard_.outlives_reaping();
+    if (lost_guard && !guard_.is_pinned() && is_pinned_by_proxy())
+        return rest_by_number(proxy_);
     proxy_.reap();
     return has_ended(guard_, guard_watched_) ? rest_after_leader(guard_) : rest_beside_guard();
 }
@@ -306,18 +317,19 @@ Group::Rest Group::rest_after_leader(Child &leader)
     return rest;
 }
 
-// Once the leader is reaped the number may be a stranger's group: it is asked for, never signalled.
-Group::Rest Group::rest_by_number(Child &leader)
+// `pin` is the leader, or a member where that is gone. Once it is reaped the number may be a
+// stranger's group: it is asked for, never signalled.
+Group::Rest Group::rest_by_number(Child &pin)
 {
-    if (leader.is_pinned()) {
+    if (pin.is_pinned()) {
         Rest rest = search();
         if (rest == Rest::Unknown && !guard_ && !marked_)
-            mark(leader); // a zombie's marks count
+            mark(pin); // a zombie's marks count
         if (rest == Rest::Somebody || (rest == Rest::Unknown && !is_alone()))
             return rest;
         if (rest == Rest::Unknown)
-            leader.signal_group(SIGKILL);
-        leader.reap();
+            sys::signal_group_number(id_, SIGKILL);
+        pin.reap();
     }
     // No process gets the number of a group that is left: one that has it came after that.
     if (sys::signal_group_number(id_, 0) == ESRCH || sys::group_of(id_) >= 0)
@@ -327,11 +339,12 @@ Group::Rest Group::rest_by_number(Child &leader)
 }
 
 // Those that have ended are let go at once: their descriptors stay ready, and a loop would spin.
+// Those that have left the group are out of reach.
 bool Group::members_left()
 {
     size_t left = 0;
     for (size_t i = 0; i < member_count_; ++i) {
-        if (sys::is_over(members_[i]))
+        if (sys::is_over(members_[i]) || sys::group_of(members_[i].pid) != id_)
             forget(members_[i]);
         else if (left++ != i)
             members_[left - 1] = static_cast<sys::Process &&>(members_[i]);

@@ -89,7 +89,8 @@ class Group {
     Rest rest_of_group();
     Rest rest_beside_guard();
     Rest rest_after_leader(Child &leader);
-    Rest rest_by_number(Child &leader);
+    Rest rest_by_number(Child &pin);
+    bool is_pinned_by_proxy();
 
     sys::Poller &poller_;
     Child guard_;
