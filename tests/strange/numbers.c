@@ -447,6 +447,7 @@ static bool goes_round_to(pid_t number)
 static void go_round(struct scene *scene)
 {
     CHECK(write_to("/proc/sys/kernel/pid_max", "400"));
+    CHECK(write_to("/proc/sys/kernel/ns_last_pid", "320")); /* below 300 a number comes but once */
     check_ready(scene, with_grace(FIXTURE("serve"), LONG_GRACE));
     pid_t group = getpgid(kp_handle_pid(scene->proxy));
     CHECK(!goes_round_to(group));
