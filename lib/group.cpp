@@ -330,6 +330,8 @@ Group::Rest Group::rest_by_number(Child &pin)
         if (rest == Rest::Unknown)
             sys::signal_group_number(id_, SIGKILL);
         pin.reap();
+        if (rest == Rest::Nobody) // zombies, at most, which the number would count
+            return rest;
     }
     // No process gets the number of a group that is left: one that has it came after that.
     if (sys::signal_group_number(id_, 0) == ESRCH || sys::group_of(id_) >= 0)
