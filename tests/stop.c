@@ -359,7 +359,7 @@ static void verify_with_few_descriptors(struct scene *scene, size_t free_ones)
 
 static void no_owner_is_lost_for_want_of_descriptors(void **state)
 {
-    if (left_out_under_valgrind(__func__))
+    if (left_out_without_pidfds(__func__))
         return;
     for (size_t free_ones = 1; free_ones < 8; free_ones++) /* one is for the probe */
         verify_with_few_descriptors(*state, free_ones);
@@ -369,7 +369,7 @@ static void no_owner_is_lost_for_want_of_descriptors(void **state)
 static void an_owner_outside_of_a_starting_proxy(void **state)
 {
     struct scene *scene = *state;
-    if (left_out_under_valgrind(__func__))
+    if (left_out_without_pidfds(__func__))
         return;
     start_with_owner_outside(scene);
     assert_int_equal(kp_handle_state(scene->proxy), KP_STATE_STARTING);
@@ -381,9 +381,7 @@ static void an_owner_outside_of_a_starting_proxy(void **state)
 static void workers_of_an_owner_that_left_the_group(void **state)
 {
     struct scene *scene = *state;
-    if (left_out_on_posix(__func__))
-        return;
-    if (left_out_under_valgrind(__func__))
+    if (left_out_without_pidfds(__func__))
         return;
     get_ready(scene, spec_for(SHELL("setsid \"$0\" workers 2 & wait")));
     assert_result(KP_OK, kp_handle_stop(scene->proxy, -1));
@@ -393,9 +391,7 @@ static void workers_of_an_owner_that_left_the_group(void **state)
 static void workers_of_a_proxy_that_left_the_group(void **state)
 {
     struct scene *scene = *state;
-    if (left_out_on_posix(__func__))
-        return;
-    if (left_out_under_valgrind(__func__))
+    if (left_out_without_pidfds(__func__))
         return;
     get_ready(scene, spec_for(SHELL("exec setsid -w \"$0\" deaf-workers 2")));
     assert_result(KP_OK, kp_handle_stop(scene->proxy, 100));
@@ -406,7 +402,7 @@ static void workers_of_a_proxy_that_left_the_group(void **state)
 static void workers_in_the_group_of_a_wrapper(void **state)
 {
     struct scene *scene = *state;
-    if (left_out_under_valgrind(__func__))
+    if (left_out_without_pidfds(__func__))
         return;
     get_ready(scene, spec_for(WORDS("timeout", "60", fixture(), "deaf-workers", "2")));
     assert_result(KP_OK, kp_handle_stop(scene->proxy, 100));
@@ -417,7 +413,7 @@ static void workers_in_the_group_of_a_wrapper(void **state)
 static void workers_in_the_group_of_an_inner_wrapper(void **state)
 {
     struct scene *scene = *state;
-    if (left_out_under_valgrind(__func__))
+    if (left_out_without_pidfds(__func__))
         return;
     get_ready(scene, spec_for(SHELL("setsid sh -c '\"$0\" deaf-workers 2 & wait' \"$0\" & wait")));
     assert_result(KP_OK, kp_handle_stop(scene->proxy, 100));

@@ -40,6 +40,11 @@ int64_t free_now(struct scene *scene)
     return took;
 }
 
+bool left_out_without_pidfds(const char *test)
+{
+    return left_out_under_valgrind(test) || left_out_on_posix(test);
+}
+
 void assert_exit(const struct scene *scene, int exit_code, int signal_number)
 {
     int found_code = 77, found_signal = 77;

@@ -20,6 +20,9 @@ int64_t stop(struct scene *scene, int grace_ms);
 /* The same with kp_handle_free alone. */
 int64_t free_now(struct scene *scene);
 
+/* For what only a descriptor for a process makes possible: valgrind has none, nor lib/posix. */
+bool left_out_without_pidfds(const char *test);
+
 void assert_exit(const struct scene *scene, int exit_code, int signal_number);
 
 #endif
