@@ -8,6 +8,7 @@ import typing
 
 PR_SET_CHILD_SUBREAPER = 36
 LISTEN = "0A"
+THREADS = 16  # how many numbers of /proc/PID/stat stand between its state and num_threads
 # The local addresses, as /proc/net has them, that take a connection to 127.0.0.1.
 TAKES_LOOPBACK = {
     "".join(reversed([f"{part:02X}" for part in address]))
@@ -32,10 +33,12 @@ def look(pid):
     """A process that has not ended; None: it has."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            state, *numbers = file.read().rpartition(")")[2].split()[:4]
+            state, *numbers = file.read().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return None if state in "ZX" else Process(*map(int, numbers))
+    # The main thread ends first: while others end, what they share (a listener) is still there.
+    over = state == "X" or (state == "Z" and int(numbers[THREADS]) <= 1)
+    return None if over else Process(*map(int, numbers[:3]))
 
 
 def every_process():
