@@ -105,10 +105,7 @@ test_with_sanitizers() {
 
 test_posix() {
     CC=gcc CXX=g++ build build-posix -Dplatform=posix || return 0
-    run_tests build-posix testlog --suite unit
-    # Not yet stop and members: what is lacking on POSIX is not left out there by name.
-    run_tests build-posix testlog start launch restart loop fork guard deaths port listener http \
-        attach cycles
+    run_tests build-posix testlog --suite unit --suite lifecycle
     run_tests build-posix testlog 'calls of POSIX alone'
 }
 
