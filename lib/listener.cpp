@@ -30,9 +30,17 @@ Verdict failed(int sys_errno)
     return verdict;
 }
 
-// `judge` tells the owner of one listener, or why it can't.
-template <typename Judge>
-Verdict judge_each(uint16_t port, Judge judge)
+// `kin`: NULL: the proxy was attached, and its processes aren't known.
+int judge(const sys::Listener &listener, const sys::Kin *kin, sys::Owner &owner,
+          sys::Process &outside)
+{
+    if (kin != nullptr)
+        return sys::find_owner(listener, *kin, owner, outside);
+    owner = sys::is_trusted(listener.uid) ? sys::Owner::Kin : sys::Owner::Other;
+    return 0;
+}
+
+Verdict judge_each(uint16_t port, const sys::Kin *kin)
 {
     Verdict verdict;
     sys::Listeners listeners(port);
@@ -41,7 +49,7 @@ Verdict judge_each(uint16_t port, Judge judge)
         if (!listener.reached)
             continue;
         sys::Owner owner = sys::Owner::Unknown;
-        int result = judge(listener, owner, verdict.outside);
+        int result = judge(listener, kin, owner, verdict.outside);
         if (result != 0)
             return failed(result);
         if (owner == sys::Owner::Other) {
@@ -69,10 +77,7 @@ bool is_certain(const Stranger &stranger, const sys::Kin &kin)
 
 Verdict verify(uint16_t port, const sys::Kin &kin)
 {
-    Verdict verdict = judge_each(
-        port, [&](const sys::Listener &listener, sys::Owner &owner, sys::Process &outside) {
-            return sys::find_owner(listener, kin, owner, outside);
-        });
+    Verdict verdict = judge_each(port, &kin);
     if (verdict.whose == Verdict::Other && !is_certain(verdict.stranger, kin))
         verdict.whose = Verdict::Doubtful;
     return verdict;
@@ -80,10 +85,7 @@ Verdict verify(uint16_t port, const sys::Kin &kin)
 
 Verdict verify_attached(uint16_t port)
 {
-    return judge_each(port, [](const sys::Listener &listener, sys::Owner &owner, sys::Process &) {
-        owner = sys::is_trusted(listener.uid) ? sys::Owner::Kin : sys::Owner::Other;
-        return 0;
-    });
+    return judge_each(port, nullptr);
 }
 
 Stranger find_stranger(uint16_t port)
