@@ -16,7 +16,7 @@ export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
 
 set_up() {
     need_packages git gcc g++ clang meson ninja-build pkgconf binutils libcmocka-dev python3 \
-        valgrind clang-format shellcheck mypy curl openssl ca-certificates \
+        valgrind clang-format clang-tidy cppcheck shellcheck mypy curl openssl ca-certificates \
         tinyproxy squid mitmproxy libnss-wrapper privoxy haproxy apache2 trafficserver cntlm \
         nghttp2-proxy dante-server microsocks socat openssh-client openssh-server golang-go \
         nodejs npm \
@@ -84,7 +84,7 @@ run_tests() {
 
 test_with_gcc() {
     CC=gcc CXX=g++ build build-gcc || return 0
-    run_tests build-gcc testlog
+    run_tests build-gcc testlog-all --setup all
     run_tests build-gcc testlog-valgrind --setup valgrind --suite unit --suite lifecycle
 }
 
@@ -94,7 +94,7 @@ test_with_clang() {
     CC=clang CXX=clang++ build build-clang \
         -Dbuildtype=debug -Dcpp_args=-D_GLIBCXX_ASSERTIONS || return 0
     run_tests build-clang testlog --suite unit --suite lifecycle
-    run_tests build-clang testlog 'needs libc alone' exports
+    run_tests build-clang testlog-all --setup all 'needs libc alone' exports
 }
 
 test_with_sanitizers() {
@@ -103,10 +103,17 @@ test_with_sanitizers() {
     run_tests build-sanitizers testlog --suite unit --suite lifecycle
 }
 
+# With the threads of the strange hosts, too.
+test_with_thread_sanitizer() {
+    CC=gcc CXX=g++ build build-threads -Db_sanitize=thread -Db_lundef=false || return 0
+    run_tests build-threads testlog --suite unit --suite lifecycle
+    run_tests build-threads testlog-all --setup all 'strange threads' 'strange forks'
+}
+
 test_posix() {
     CC=gcc CXX=g++ build build-posix -Dplatform=posix || return 0
     run_tests build-posix testlog --suite unit --suite lifecycle
-    run_tests build-posix testlog 'calls of POSIX alone'
+    run_tests build-posix testlog-all --setup all 'calls of POSIX alone'
 }
 
 test_release() {
@@ -144,14 +151,32 @@ check_scripts() {
         xargs shellcheck --external-sources --source-path=SCRIPTDIR:.
 }
 
-check_sources() {
-    # Every major version of clang-format has a taste of its own.
-    if clang-format --version | grep -q 'version 14\.'; then
-        check "the format of C and C++" check_format
+# Of what is installed. The files of other systems are read as their neighbours are.
+check_with_clang_tidy() {
+    find lib bindings -name '*.cpp' -print0 |
+        xargs -0 -P 2 -n 8 clang-tidy -p build-clang --quiet --warnings-as-errors='*'
+}
+
+check_with_cppcheck() {
+    cppcheck --project=build-clang/compile_commands.json --file-filter='*/lib/*' \
+        --file-filter='*/bindings/*' --enable=warning,performance,portability \
+        --suppressions-list=.cppcheck-suppressions --error-exitcode=1 --quiet -j 2
+}
+
+# check_by TOOL NAME FUNCTION: only with version 14; each has a taste of its own.
+check_by() {
+    if "$1" --version | grep -q 'version 14\.'; then
+        check "$2" "$3"
     else
-        heading "Not checking the format of C and C++: clang-format is not version 14"
+        heading "Not checking $2: $1 is not version 14"
         skipped=$((skipped + 1))
     fi
+}
+
+check_sources() {
+    check_by clang-format "the format of C and C++" check_format
+    check_by clang-tidy "the library by clang-tidy" check_with_clang_tidy
+    check "the library by cppcheck" check_with_cppcheck
     check "the shell scripts" check_scripts
 }
 
@@ -159,6 +184,7 @@ set_up
 test_with_gcc
 test_with_clang
 test_with_sanitizers
+test_with_thread_sanitizer
 test_posix
 test_release
 check_sources

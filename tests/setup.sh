@@ -27,7 +27,7 @@ have_file() {
 
 have_package() {
     case $1 in
-    g++ | gcc | clang | clang-format | meson | valgrind | shellcheck | curl | openssl | mypy | git)
+    g++ | gcc | clang | clang-format | clang-tidy | cppcheck | meson | valgrind | shellcheck | curl | openssl | mypy | git)
         have_command "$1"
         ;;
     apache2 | cntlm | haproxy | microsocks | npm | privoxy | socat | squid | tinyproxy | \
