@@ -89,16 +89,17 @@ class Attributes {
     First first_;
 };
 
-// Where the host reaps every child, the number may have been reused, and the `end` be a stranger's:
-// most likely one in the host's own group, if it is a child of the host's too. What the library
-// started may have moved itself, but not there. (Without an `end` the system may be one whose
-// posix_spawn() returns before its child has joined the group, as under valgrind.)
-bool is_lost(const Process &child)
+// Where the host reaps every child, the number may have been reused, and the `end` be a stranger's
+// that is a child of the host's too. What the library started is in its group, or has moved itself
+// to one that it leads. (Without an `end` the system may be one whose posix_spawn() returns before
+// its child has joined the group, as under valgrind.)
+bool is_lost(const Process &child, pid_t group)
 {
     siginfo_t info;
     if (wait_for(child, info, WEXITED | WNOHANG | WNOWAIT) != 0)
         return errno == ECHILD;
-    return child.end && getpgid(child.pid) == getpgrp();
+    pid_t its = getpgid(child.pid); // 0: one that has no number in this pid namespace
+    return child.end && its >= 0 && its != child.pid && (group == 0 || its != group);
 }
 
 } // namespace
@@ -118,7 +119,7 @@ int spawn(const Launch &launch, Process &child, bool &lost)
         return result;
     }
     child.end = open_end(child.pid);
-    lost = is_lost(child);
+    lost = is_lost(child, launch.group);
     if (lost)
         child.end.reset();
     return 0;

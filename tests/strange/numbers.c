@@ -34,6 +34,7 @@ static struct plan {
     enum reaping reaping;
     enum whose whose;
     bool leads;
+    bool joins; /* somebody else's group */
     enum refused refused;
     enum act act;
     int spawn; /* the one whose number is taken at once: first, second */
@@ -79,11 +80,25 @@ static void kill_and_reap(pid_t pid)
     reap(pid);
 }
 
+/* That of a child of the host's, such as another handle's guard; it is then alone there. */
+static void join_a_group(pid_t pid)
+{
+    pid_t leader = fork();
+    CHECK(leader >= 0);
+    for (; leader == 0;)
+        pause();
+    CHECK(setpgid(leader, leader) == 0);
+    CHECK(setpgid(pid, leader) == 0);
+    kill_and_reap(leader);
+}
+
 static void replace(pid_t pid)
 {
     kill_and_reap(pid);
     await_free(pid);
     take_number(pid, plan.whose, plan.leads);
+    if (plan.joins)
+        join_a_group(pid);
 }
 
 static void lose_the_proxy(struct scene *scene);
@@ -108,7 +123,10 @@ static bool run_plan(host_body *body, struct scene *scene)
         return true;
     print_error("a host that %s, and %s; the stranger is %s and leads %s; refused: %s\n",
                 reaping_names[plan.reaping], act_names[plan.act], whose_names[plan.whose],
-                plan.leads ? "a group" : "none", refused_names[plan.refused]);
+                plan.leads   ? "a group"
+                : plan.joins ? "none, but joins one"
+                             : "none",
+                refused_names[plan.refused]);
     return false;
 }
 
@@ -222,6 +240,10 @@ static void lose_at_once(host_body *body, struct scene *scene)
             plan =
                 (struct plan){.reaping = (enum reaping)reaping, .refused = (enum refused)refused};
             failures += run_strangers(body, scene, true);
+            plan.whose = THE_HOSTS;
+            plan.leads = false;
+            plan.joins = true;
+            failures += !run_plan(body, scene);
         }
     }
     assert_int_equal(failures, 0);
