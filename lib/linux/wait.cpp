@@ -45,10 +45,10 @@ Woke Waiter::block(const Watch *watches, size_t count, Deadline until)
     if (timed)
         wanted[count] = {timer_.get(), POLLIN, 0};
     timespec limit = timespec_of(rest);
-    int ready = ppoll(wanted, count + timed, timed || until.is_never() ? nullptr : &limit,
-                      held_ ? &host_mask_ : nullptr);
-    if (ready < 0 && errno == EINTR)
-        return Woke::Interrupted;
+    const sigset_t *mask = held_ ? &host_mask_ : nullptr;
+    int ready = ppoll(wanted, count + timed, timed || until.is_never() ? nullptr : &limit, mask);
+    if (ready < 0)
+        return errno == EINTR ? Woke::Interrupted : nap(rest, mask);
     bool only_timer = timed && ready == 1 && wanted[count].revents != 0;
     return ready > 0 && !only_timer ? Woke::Ready : Woke::Time;
 }

@@ -12,11 +12,13 @@ Woke Waiter::block(const Watch *watches, size_t count, Deadline until)
     pollfd wanted[kMostWatches];
     for (size_t i = 0; i < count; ++i)
         wanted[i] = poll_entry(watches[i]);
-    timespec limit = timespec_of(until.remaining(now()));
-    int ready = ppoll(wanted, static_cast<nfds_t>(count), until.is_never() ? nullptr : &limit,
-                      held_ ? &host_mask_ : nullptr);
-    if (ready < 0 && errno == EINTR)
-        return Woke::Interrupted;
+    int64_t rest = until.remaining(now());
+    timespec limit = timespec_of(rest);
+    const sigset_t *mask = held_ ? &host_mask_ : nullptr;
+    int ready =
+        ppoll(wanted, static_cast<nfds_t>(count), until.is_never() ? nullptr : &limit, mask);
+    if (ready < 0)
+        return errno == EINTR ? Woke::Interrupted : nap(rest, mask);
     return ready > 0 ? Woke::Ready : Woke::Time;
 }
 

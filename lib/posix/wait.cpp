@@ -20,6 +20,14 @@ pollfd poll_entry(const sys::Watch &watch)
     return {watch.fd, static_cast<short>(watch.writable ? POLLOUT : POLLIN), 0};
 }
 
+sys::Woke nap(int64_t rest, const sigset_t *mask)
+{
+    constexpr int64_t kLongest = 10 * kMillisecond;
+    timespec limit = timespec_of(rest < kLongest ? rest : kLongest);
+    bool interrupted = ppoll(nullptr, 0, &limit, mask) < 0 && errno == EINTR;
+    return interrupted ? sys::Woke::Interrupted : sys::Woke::Time;
+}
+
 namespace sys {
 
 namespace {

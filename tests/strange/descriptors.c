@@ -8,6 +8,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 /* ---- Limits ---------------------------------------------------------------------- */
@@ -369,6 +370,27 @@ static void none_are_left_before_the_stop(void **state)
     run_host(run_out_before_the_stop, *state, __func__);
 }
 
+/* More are watched than the host may poll by now: what no call waits for is looked at by the clock,
+ * and not without a pause. */
+static void wait_below_the_limit(struct scene *scene)
+{
+    struct timespec spent;
+    be_ready(scene, marked(scene, FIXTURE("serve")));
+    getrlimit(RLIMIT_NOFILE, &usual);
+    CHECK(limit_descriptors(scene, 0));
+    CHECK_RESULT(KP_AGAIN, kp_handle_wait(scene->proxy, KP_STATE_EXITED, 500, NULL));
+    CHECK(setrlimit(RLIMIT_NOFILE, &usual) == 0);
+    CHECK(clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &spent) == 0);
+    CHECK(spent.tv_sec == 0 && spent.tv_nsec < 250 * 1000 * 1000);
+    free_proxy(scene);
+}
+
+static void none_may_be_polled(void **state)
+{
+    if (!left_out_under_valgrind(__func__))
+        run_host(wait_below_the_limit, *state, __func__);
+}
+
 int main(void)
 {
     static const struct circumstance list[] = {
@@ -387,6 +409,7 @@ int main(void)
         {"a limit of a million descriptors", lift_limit, .number = 0},
     };
     static const struct CMUnitTest own[] = {
+        TEST_WAY(none_may_be_polled, "guard", &ways[0]),
         EACH_WAY(a_proxys_words_go_nowhere),
         TEST(what_is_close_on_exec_is_no_standard_error),
         TEST(what_is_inherited_as_number_two_is),
