@@ -36,12 +36,15 @@ bool is_hiding(const char *option)
            strncmp(option, "hidepid=noaccess", 16) != 0;
 }
 
-// The last mount is the one that is seen.
-bool is_mounted_hiding()
+// The last mount is the one that is seen. By the thread: of a process whose main thread has ended
+// the list can't be read.
+bool is_mounted_hiding(Means &means)
 {
-    FILE *mounts = setmntent("/proc/self/mounts", "re");
-    if (mounts == nullptr)
+    FILE *mounts = setmntent("/proc/thread-self/mounts", "re");
+    if (mounts == nullptr) {
+        means.note(errno);
         return true;
+    }
     char text[4096];
     mntent entry;
     bool hides = false;
@@ -52,9 +55,9 @@ bool is_mounted_hiding()
     return hides;
 }
 
-bool hides_processes()
+bool hides_processes(Means &means)
 {
-    return !has_ptrace_capability() && is_mounted_hiding();
+    return !has_ptrace_capability() && is_mounted_hiding(means);
 }
 
 // ---- the search for the owner
@@ -72,7 +75,7 @@ class OwnerSearch {
             return Owner::Kin;
         if (is_held_by_member() || is_held_by_descendant(outside))
             return Owner::Kin;
-        return unseen_ || hides_processes() ? Owner::Unknown : Owner::Other;
+        return unseen_ || hides_processes(means_) ? Owner::Unknown : Owner::Other;
     }
     int shortage() const { return means_.shortage(); }
 

@@ -10,7 +10,8 @@
 
 namespace kpi {
 
-const char kOwnDescriptors[] = "/proc/self/fd";
+// By the thread: once the main thread has ended, the process's is empty or closed.
+const char kOwnDescriptors[] = "/proc/thread-self/fd";
 
 Fd open_end(pid_t pid)
 {

@@ -100,7 +100,7 @@ size_t read_file(int fd, int64_t offset, char *buffer, size_t size)
 {
     if (access_mode(fd) != O_WRONLY)
         return read_all(fd, offset, buffer, size);
-    char path[32];
+    char path[48];
     snprintf(path, sizeof path, "%s/%d", kOwnDescriptors, fd);
     Fd readable = lifted(open(path, O_RDONLY | O_CLOEXEC));
     return readable ? read_all(readable.get(), offset, buffer, size) : 0;

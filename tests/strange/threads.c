@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Hosts that have their proxies in threads: in one that ends, in many at once, in small ones. */
 #include "life.h"
+#include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -66,6 +68,48 @@ static void live_in_threads_that_end(struct scene *scene)
 static void the_thread_that_started_it_ends(void **state)
 {
     run_host(live_in_threads_that_end, *state, __func__);
+}
+
+/* ---- A main thread that ends ------------------------------------------------------------- */
+
+/* What /proc then tells of the process as a whole is little: not what it hides, nor its own
+ * descriptors. The host itself is who sits on the port. */
+static void *see_who_listens(void *data)
+{
+    struct scene *scene = data;
+    kp_spec spec = marked(scene, WORDS("sleep", "60"));
+    sleep_ms(100); /* the main thread is gone by then */
+    spec.port = free_port();
+    spec.flags = KP_SPEC_NO_RESERVE;
+    CHECK_RESULT(KP_OK, start(scene, spec));
+    int fd = bind_socket("127.0.0.1", (uint16_t)spec.port, BIND_REUSEADDR | BIND_LISTEN);
+    CHECK(fd >= 0);
+    CHECK_RESULT(KP_ERR_FOREIGN_LISTENER, go_on(scene, KP_STATE_READY));
+    close(fd);
+    free_proxy(scene);
+    spec = marked(scene, WORDS("/bin/sh", "-c", "echo words; exit 1"));
+    spec.log_fd = open(scene_path(scene, "log"), O_WRONLY);
+    CHECK(spec.log_fd > 0);
+    CHECK_RESULT(KP_ERR_EXITED, begin(scene, spec));
+    CHECK(strcmp(scene->error.output, "words") == 0);
+    exit(0);
+}
+
+/* Not as root, from whom /proc hides nothing anyhow. */
+static void end_the_main_thread(struct scene *scene)
+{
+    pthread_t thread;
+    file_write(scene_path(scene, "log"), "", 0666);
+    CHECK(chmod(scene_path(scene, "log"), 0666) == 0 && chmod(scene->dir, 0755) == 0);
+    CHECK(getuid() != 0 || become_somebody());
+    CHECK(pthread_create(&thread, NULL, see_who_listens, scene) == 0);
+    pthread_exit(NULL);
+}
+
+static void the_main_thread_ends(void **state)
+{
+    if (!left_out_under_valgrind(__func__))
+        run_host(end_the_main_thread, *state, __func__);
 }
 
 /* ---- Many at once ------------------------------------------------------------------------ */
@@ -247,9 +291,13 @@ static void others_read_while_it_is_restarted(void **state)
 int main(void)
 {
     static const struct CMUnitTest own[] = {
-        EACH_WAY(the_thread_that_started_it_ends), TEST(sixteen_threads_live_at_once),
-        TEST(sixteen_threads_and_one_that_reaps),  TEST(sixteen_threads_without_standard_streams),
-        EACH_WAY(a_thread_with_a_small_stack),     EACH_WAY(others_read_while_it_is_restarted),
+        EACH_WAY(the_thread_that_started_it_ends),
+        TEST(the_main_thread_ends),
+        TEST(sixteen_threads_live_at_once),
+        TEST(sixteen_threads_and_one_that_reaps),
+        TEST(sixteen_threads_without_standard_streams),
+        EACH_WAY(a_thread_with_a_small_stack),
+        EACH_WAY(others_read_while_it_is_restarted),
     };
     return run_strange(NULL, 0, own, sizeof own / sizeof *own);
 }
