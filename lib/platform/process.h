@@ -32,7 +32,7 @@ struct Launch {
 int spawn(const Launch &launch, Process &child, bool &lost);
 
 // Whether a child of the host has ended; it stays a zombie, so that its number stays its own.
-// Gone: it was reaped by somebody else, and `exit` is what can still be known. Ended, but not yet
+// Gone: it was reaped by somebody else, and nobody knows its exit any more. Ended, but not yet
 // reap()'s, and with an unknown exit: somebody who traces it has not let go of it.
 enum class Life { Alive, Ended, Gone };
 Life look(const Process &child, Exit &exit);
@@ -62,7 +62,8 @@ void set_nice(pid_t pid, int nice);
 // that a group can be asked for without a search. Members that are zombies or of any other class
 // are not idle.
 void set_idle(pid_t pid);
-bool group_is_idle(pid_t group); // false also where the system can't tell
+bool group_is_idle(pid_t group); // false also where it can't be told, true where there is no such
+                                 // class
 
 // The living members of a group, but for `guard`, up to `size` of them. Each comes with its `end`
 // where the system has one. Unknown: the system does not show its processes.
