@@ -14,16 +14,18 @@ namespace {
 // signals ignored by the trap from there on. dash empties its mask when it first waits for a child,
 // and dies of what has come until then; so the one that ends the group is a child that waits for
 // nobody but reads a pipe until the sleep is over (before: of 59 signals tried 49 left a deaf proxy
-// behind a dash). The first read returns when the host is gone. The trap on EXIT is for a shell
-// that can't fork. A sleep that knows no fractions gets whole seconds; it is looked for where the
-// host's PATH does not lead, too: without it there would be no grace.
-constexpr char kScript[] = "trap '' HUP INT QUIT TERM TSTP TTIN TTOU ALRM PIPE USR1 USR2\n"
-                           "read nothing\n"
-                           "PATH=${PATH:+$PATH:}/usr/bin:/bin\n"
-                           "trap 'kill -KILL 0' EXIT\n"
-                           "kill -TERM 0\n"
-                           "kill -CONT 0\n"
-                           "{ sleep %u.%03u || sleep %u; } | { read nothing; kill -KILL 0; }\n";
+// behind a dash). For the sleep dash empties it too, unless that is an exec's. The first read
+// returns when the host is gone. The trap on EXIT is for a shell that can't fork. A sleep that
+// knows no fractions gets whole seconds; it is looked for where the host's PATH does not lead, too:
+// without it there would be no grace.
+constexpr char kScript[] =
+    "trap '' HUP INT QUIT TERM TSTP TTIN TTOU ALRM PIPE USR1 USR2\n"
+    "read nothing\n"
+    "PATH=${PATH:+$PATH:}/usr/bin:/bin\n"
+    "trap 'kill -KILL 0' EXIT\n"
+    "kill -TERM 0\n"
+    "kill -CONT 0\n"
+    "{ (exec sleep %u.%03u) || exec sleep %u; } | { read nothing; kill -KILL 0; }\n";
 
 // The shell finds its sleep by PATH; nothing else of the host's concerns it.
 char *find_path(char **environment)
