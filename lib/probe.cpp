@@ -27,8 +27,7 @@ Probe::Answer Probe::attempt()
         // connection asks at once.
         close();
     }
-    // Only a refusal is known to leave the socket usable.
-    if (errno_ != ECONNREFUSED)
+    if (errno_ != ECONNREFUSED || !sys::kReusesRefused)
         socket_.reset();
     if (!socket_) {
         errno_ = make_socket(from_other_);

@@ -76,7 +76,6 @@ Holds look_into_threads(pid_t pid, uint64_t socket, Means &means)
     char path[64];
     snprintf(path, sizeof path, "/proc/%d/task", pid);
     Directory threads(path);
-    means.note(threads.error());
     Holds result = threads ? Holds::No : Holds::Unreadable;
     while (pid_t thread = threads ? threads.next_number() : 0) {
         if (thread == pid)
@@ -88,6 +87,7 @@ Holds look_into_threads(pid_t pid, uint64_t socket, Means &means)
         if (each == Holds::Unreadable)
             result = each;
     }
+    means.note(threads.error());
     return result;
 }
 

@@ -50,6 +50,8 @@ int choose_port_late(const Fd &socket)
 
 namespace kpi::sys {
 
+const bool kReusesRefused = true;
+
 bool can_share(uint16_t)
 {
     return true;

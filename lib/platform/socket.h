@@ -22,8 +22,11 @@ int open_reservation(const Fd &reservation, bool open);
 int make_probe(bool from_other, Fd &probe);
 
 // 0: accepted; EINPROGRESS: not known yet (the socket becomes writable, then call again); else why
-// not. After ECONNREFUSED the same socket may be used again.
+// not.
 int connect_probe(const Fd &probe, uint16_t port);
+
+// Whether a socket that was refused may be used again.
+extern const bool kReusesRefused;
 
 // Whether both ends of a connection are this one socket.
 bool meets_itself(const Fd &probe);

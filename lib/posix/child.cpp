@@ -119,7 +119,7 @@ int spawn(const Launch &launch, Process &child, bool &lost)
         return result;
     }
     child.end = open_end(child.pid);
-    lost = is_lost(child, launch.group);
+    lost = (!child.end && errno == ESRCH) || is_lost(child, launch.group);
     if (lost)
         child.end.reset();
     return 0;

@@ -87,7 +87,7 @@ int check_directory(const char *path)
         return errno;
     if (!S_ISDIR(info.st_mode))
         return ENOTDIR;
-    return access(path, X_OK) == 0 ? 0 : errno;
+    return faccessat(AT_FDCWD, path, X_OK, AT_EACCESS) == 0 ? 0 : errno;
 }
 
 int64_t regular_file_size(int fd)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "system.h"
 #include "platform/socket.h"
+#include <errno.h>
 #include <sys/wait.h>
 
 namespace kpi {
@@ -9,6 +10,7 @@ const char kOwnDescriptors[] = "/dev/fd";
 
 Fd open_end(pid_t)
 {
+    errno = ENOSYS;
     return Fd();
 }
 
@@ -20,7 +22,7 @@ int wait_for(const sys::Process &child, siginfo_t &info, int options)
 
 void make_small(const Fd &) {}
 
-// Then bind() chooses it: another one for each probe.
+// Then bind() chooses it, and each socket has another one.
 int choose_port_late(const Fd &)
 {
     return 0;
@@ -29,6 +31,10 @@ int choose_port_late(const Fd &)
 } // namespace kpi
 
 namespace kpi::sys {
+
+// POSIX leaves open what a socket is good for after a failed connect(); on BSD it is refused for
+// ever.
+const bool kReusesRefused = false;
 
 bool can_share(uint16_t port)
 {

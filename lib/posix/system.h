@@ -11,7 +11,8 @@ namespace kpi {
 // Closes every descriptor above 2 in the child; 0 or an error number.
 int close_others(posix_spawn_file_actions_t &actions);
 
-// Readable once the process has ended; empty where there is none to be had.
+// Readable once the process has ended; empty where there is none to be had, and errno says why
+// (ESRCH: the number is nobody's).
 Fd open_end(pid_t pid);
 
 // waitid(2) for one child.

@@ -346,6 +346,8 @@ int make_probe(bool from_other, Fd &probe)
     return 0;
 }
 
+const bool kReusesRefused = true;
+
 int connect_probe(const Fd &probe, uint16_t port)
 {
     enter("connect_probe");
