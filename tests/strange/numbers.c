@@ -85,8 +85,9 @@ static void join_a_group(pid_t pid)
 {
     pid_t leader = fork();
     CHECK(leader >= 0);
-    for (; leader == 0;)
-        pause();
+    if (leader == 0)
+        for (;;)
+            pause();
     CHECK(setpgid(leader, leader) == 0);
     CHECK(setpgid(pid, leader) == 0);
     kill_and_reap(leader);
