@@ -28,6 +28,9 @@ class Child {
     // Looks: whether its number is certain to be its own still.
     bool is_pinned();
 
+    // Of one that was reaped: its descriptor, by which the group that it led can still be reached.
+    sys::Process take() { return static_cast<sys::Process &&>(process_); }
+
     // Keeps what is known of it, gives its descriptor back.
     void close() { process_.end.reset(); }
 

@@ -183,16 +183,22 @@ void Group::keep_leader(pid_t group)
     }
 }
 
+// Not where it was reaped: the number may be another's.
+void Group::look_at_proxys_group()
+{
+    pid_t pid = proxy_.pid();
+    proxy_.ended();
+    proxy_leads_ = pid != id_ && !proxy_.is_reaped() && sys::group_of(pid) == pid;
+}
+
+// With its own descriptor: at the limit there is no other to be had.
 void Group::keep_proxy()
 {
-    sys::Process proxy;
-    proxy.pid = proxy_.pid();
-    proxy_.ended();
-    if (proxy_.is_reaped()) // the number may be another's
+    if (!proxy_leads_ || !proxy_.is_reaped())
         return;
-    bool leads = proxy.pid != id_ && sys::group_of(proxy.pid) == proxy.pid;
-    if (leads && proxy_.end_fd() >= 0 && sys::duplicate(proxy_.end_fd(), proxy.end) == 0)
-        keep(static_cast<sys::Process &&>(proxy));
+    outsider_ = proxy_.take();
+    outsider_leads_ = true;
+    proxy_leads_ = false;
 }
 
 bool Group::proxy_ended()
@@ -204,21 +210,27 @@ bool Group::proxy_ended()
 Group::Rest Group::rest()
 {
     Rest rest = rest_of_group();
-    return rest == Rest::Nobody && outsider_left() ? Rest::Somebody : rest;
+    if (rest == Rest::Nobody)
+        rest = rest_of_outsider();
+    if (rest != Rest::Nobody)
+        return rest;
+    keep_proxy();
+    return rest_of_outsider();
 }
 
 // Watched from here on only: before, its end is the proxy's own affair.
-bool Group::outsider_left()
+Group::Rest Group::rest_of_outsider()
 {
     if (!outsider_.end)
-        return false;
-    if (follower_.end && !sys::is_over(follower_))
-        return true;
+        return Rest::Nobody;
+    bool follows = follower_.end && sys::group_of(follower_.pid) == outsider_.pid;
+    if (follows && !sys::is_over(follower_))
+        return Rest::Somebody;
     bool is_over = sys::is_over(outsider_);
     watch_one(nullptr);
     if (is_over && !find_follower()) {
         forget_outsider();
-        return false;
+        return Rest::Nobody;
     }
     if (!outsider_told_) {
         outsider_told_ = true;
@@ -226,7 +238,7 @@ bool Group::outsider_left()
         signal_outsider(SIGCONT);
     }
     watch_one(is_over ? &follower_ : &outsider_);
-    return true;
+    return is_over && !follower_.end ? Rest::Unknown : Rest::Somebody;
 }
 
 // One of those that are left of the group that the outsider led, as search() finds its own. The
@@ -234,6 +246,7 @@ bool Group::outsider_left()
 bool Group::find_follower()
 {
     constexpr int kSignals[] = {0, 0, SIGKILL};
+    follower_ = sys::Process();
     for (int signo : kSignals) {
         size_t found = 0;
         if (!outsider_leads_ || sys::signal_group(outsider_, signo) != 0)
@@ -412,7 +425,7 @@ pid_t Group::somebody() const
     if (member_count_ != 0)
         return members_[0].pid;
     if (outsider_.end)
-        return outsider_.pid;
+        return follower_.end ? follower_.pid : outsider_.pid;
     return seen_ != 0 ? seen_ : id_;
 }
 

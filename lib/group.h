@@ -31,8 +31,8 @@ class Group {
     // A process that has left the group and is to be stopped with it, with the whole group that it
     // may lead: the listener's owner, or nobody.
     void keep(sys::Process &&outsider);
-    // The proxy, if it leads a group of its own.
-    void keep_proxy();
+    // Whether the proxy leads a group of its own, which then ends after it in the same way.
+    void look_at_proxys_group();
 
     // Look. What was not started has not ended.
     bool proxy_ended();
@@ -81,7 +81,8 @@ class Group {
     Rest search();
     Rest search_once();
     void keep_leader(pid_t group);
-    bool outsider_left();
+    void keep_proxy();
+    Rest rest_of_outsider();
     int signal_outsider(int signo);
     bool find_follower();
     void watch_one(const sys::Process *process);
@@ -101,8 +102,9 @@ class Group {
     int mark_ = 0;        // nobody else in the group has
     bool guard_watched_ = false;
     bool proxy_watched_ = false;
-    bool by_clock_ = false; // somebody is left whose end no descriptor tells
-    pid_t seen_ = 0;        // one of the members last found
+    bool proxy_leads_ = false; // a group of its own
+    bool by_clock_ = false;    // somebody is left whose end no descriptor tells
+    pid_t seen_ = 0;           // one of the members last found
     sys::Process outsider_;
     sys::Process follower_;       // a member of the group that the outsider led
     bool outsider_leads_ = false; // a group

@@ -326,7 +326,7 @@ void kp_handle::begin_stop(int64_t grace)
     find_outsider();
     port_.shut();
     group_.started();
-    group_.keep_proxy();
+    group_.look_at_proxys_group();
     started_ = sys::now();
     killed_ = false;
     limit_ = Deadline::after(started_, grace);

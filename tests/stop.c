@@ -398,6 +398,20 @@ static void workers_of_a_proxy_that_left_the_group(void **state)
     get_exited(scene);
 }
 
+/* As a worker of the common group that leaves it: out of reach, and nothing to wait or to fail for.
+ */
+static void a_worker_that_leaves_the_proxys_own_group(void **state)
+{
+    struct scene *scene = *state;
+    if (left_out_without_pidfds(__func__))
+        return;
+    get_ready(scene, spec_for(SHELL("exec setsid -w sh -c '(trap \"exec setsid sleep 2\" TERM;"
+                                    " while :; do sleep 0.1; done) & exec \"$0\" serve' \"$0\"")));
+    assert_result(KP_OK, kp_handle_stop(scene->proxy, 300));
+    assert_result(KP_OK, reach(scene, KP_STATE_EXITED));
+    sleep_ms(2100);
+}
+
 /* Its own is the wrapper's. */
 static void workers_in_the_group_of_a_wrapper(void **state)
 {
@@ -460,6 +474,7 @@ int main(void)
         EACH_WAY(an_owner_outside_of_a_starting_proxy),
         EACH_WAY(workers_of_an_owner_that_left_the_group),
         EACH_WAY(workers_of_a_proxy_that_left_the_group),
+        EACH_WAY(a_worker_that_leaves_the_proxys_own_group),
         EACH_GUARDED_WAY(workers_in_the_group_of_a_wrapper),
         EACH_WAY(workers_in_the_group_of_an_inner_wrapper),
     };

@@ -361,6 +361,8 @@ static void run_out_before_the_stop(struct scene *scene)
         stop_without_descriptors(scene, FIXTURE("deaf"), spare % 2 != 0, spare);
         stop_without_descriptors(scene, SHELL("\"$0\" deaf-workers 2 & wait"), spare % 2 == 0,
                                  spare);
+        stop_without_descriptors(scene, SHELL("exec setsid -w \"$0\" deaf-workers 2"),
+                                 spare % 2 == 0, spare);
         check_witness(scene);
     }
 }
