@@ -64,7 +64,8 @@ Search find_members(pid_t group, pid_t guard, Process *members, size_t size, siz
     }
     if (found != 0)
         return Search::Somebody;
-    return unreadable ? Search::Unknown : Search::Nobody;
+    int unused;
+    return unreadable || hides_processes(unused) ? Search::Unknown : Search::Nobody;
 }
 
 } // namespace kpi::sys

@@ -8,57 +8,13 @@
 #include "proc.h"
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/capability.h>
-#include <mntent.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 namespace kpi::sys {
 
 namespace {
-
-// ---- what /proc as a whole hides
-
-bool has_ptrace_capability()
-{
-    __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
-    __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {};
-    return syscall(SYS_capget, &header, data) == 0 &&
-           (data[0].effective & (1u << CAP_SYS_PTRACE)) != 0;
-}
-
-// By number or, since Linux 5.8, by name. 1 hides no more than what processes hold.
-bool is_hiding(const char *option)
-{
-    return option != nullptr && strncmp(option, "hidepid=1", 9) != 0 &&
-           strncmp(option, "hidepid=noaccess", 16) != 0;
-}
-
-// The last mount is the one that is seen. By the thread: of a process whose main thread has ended
-// the list can't be read.
-bool is_mounted_hiding(Means &means)
-{
-    FILE *mounts = setmntent("/proc/thread-self/mounts", "re");
-    if (mounts == nullptr) {
-        means.note(errno);
-        return true;
-    }
-    char text[4096];
-    mntent entry;
-    bool hides = false;
-    while (getmntent_r(mounts, &entry, text, sizeof text) != nullptr)
-        if (strcmp(entry.mnt_dir, "/proc") == 0)
-            hides = is_hiding(hasmntopt(&entry, "hidepid"));
-    endmntent(mounts);
-    return hides;
-}
-
-bool hides_processes(Means &means)
-{
-    return !has_ptrace_capability() && is_mounted_hiding(means);
-}
 
 // ---- the search for the owner
 
@@ -75,7 +31,10 @@ class OwnerSearch {
             return Owner::Kin;
         if (is_held_by_member() || is_held_by_descendant(outside))
             return Owner::Kin;
-        return unseen_ || hides_processes(means_) ? Owner::Unknown : Owner::Other;
+        int error = 0;
+        bool hides = hides_processes(error);
+        means_.note(error);
+        return unseen_ || hides ? Owner::Unknown : Owner::Other;
     }
     int shortage() const { return means_.shortage(); }
 

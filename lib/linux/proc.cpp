@@ -4,9 +4,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/capability.h>
+#include <mntent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 namespace kpi {
@@ -57,6 +60,49 @@ bool proc_is_ours()
 {
     char target[16] = "";
     return readlink("/proc/self", target, sizeof target - 1) > 0 && number_of(target) == getpid();
+}
+
+namespace {
+
+bool has_ptrace_capability()
+{
+    __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+    __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {};
+    return syscall(SYS_capget, &header, data) == 0 &&
+           (data[0].effective & (1u << CAP_SYS_PTRACE)) != 0;
+}
+
+// By number or, since Linux 5.8, by name. 1 hides no more than what processes hold.
+bool is_hiding(const char *option)
+{
+    return option != nullptr && strncmp(option, "hidepid=1", 9) != 0 &&
+           strncmp(option, "hidepid=noaccess", 16) != 0;
+}
+
+// The last mount is the one that is seen. By the thread: of a process whose main thread has ended
+// the list can't be read.
+bool is_mounted_hiding(int &error)
+{
+    FILE *mounts = setmntent("/proc/thread-self/mounts", "re");
+    if (mounts == nullptr) {
+        error = errno;
+        return true;
+    }
+    char text[4096];
+    mntent entry;
+    bool hides = false;
+    while (getmntent_r(mounts, &entry, text, sizeof text) != nullptr)
+        if (strcmp(entry.mnt_dir, "/proc") == 0)
+            hides = is_hiding(hasmntopt(&entry, "hidepid"));
+    endmntent(mounts);
+    return hides;
+}
+
+} // namespace
+
+bool hides_processes(int &error)
+{
+    return !has_ptrace_capability() && is_mounted_hiding(error);
 }
 
 // The name, in parentheses, may hold anything but a newline; what follows it is plain.

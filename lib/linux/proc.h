@@ -36,6 +36,10 @@ class Directory {
 // The /proc of another pid namespace has other processes under our numbers.
 bool proc_is_ours();
 
+// Whether it hides processes that this one can't look into (hidepid=2), or that can't be told for
+// the reason in `error`.
+bool hides_processes(int &error);
+
 struct Stat {
     char state; // of the main thread
     pid_t parent;

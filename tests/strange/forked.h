@@ -29,6 +29,7 @@ const char *install_program(const struct scene *scene, const char *program, cons
                             const char *mode);
 
 /* A wrapper that leaves at once, and what has the grace. */
-#define DEAF_BEHIND_A_WRAPPER SHELL("(trap '' TERM; exec \"$0\" workers 2) & wait")
+#define DEAF_SCRIPT "(trap '' TERM; exec \"$0\" workers 2) & wait"
+#define DEAF_BEHIND_A_WRAPPER SHELL(DEAF_SCRIPT)
 
 #endif

@@ -447,15 +447,36 @@ static void live_as_somebody(struct scene *scene)
     live_unseen(scene);
 }
 
-static void others_are_hidden(void **state)
+static void live_hidden(struct scene *scene, const char *mode, host_body *host, const char *test)
 {
-    struct scene *scene = *state;
     if (geteuid() != 0) {
-        left_out_part(__func__, "without root, who can become another user");
+        left_out_part(test, "without root, who can become another user");
         return;
     }
-    own_fixture = install_program(scene, fixture(), "fixture", "755");
-    assert_int_equal(below_init(PROC_HIDING, live_as_somebody, scene), 0);
+    own_fixture = install_program(scene, fixture(), "fixture", mode);
+    assert_int_equal(below_init(PROC_HIDING, host, scene), 0);
+}
+
+static void others_are_hidden(void **state)
+{
+    live_hidden(*state, "755", live_as_somebody, __func__);
+}
+
+/* A program that its user may not read can't be looked into while it runs. */
+static void stop_hidden_ones(struct scene *scene)
+{
+    CHECK(become_somebody());
+    check_ready(scene, with_grace(WORDS("/bin/sh", "-c", DEAF_SCRIPT, own_fixture), 300));
+    int64_t took = check_stop(scene, -1);
+    CHECK(took >= 300 && took < 300 + KILL_TIME + SLACK);
+    reap_all();
+    CHECK(alone_in_namespace());
+    check_free(scene);
+}
+
+static void hidden_members_have_their_grace(void **state)
+{
+    live_hidden(*state, "711", stop_hidden_ones, __func__);
 }
 
 int main(void)
@@ -479,6 +500,7 @@ int main(void)
         EACH_WAY(no_proc_at_all),
         EACH_WAY(no_proc_at_all_as_init),
         EACH_WAY(others_are_hidden),
+        EACH_WAY(hidden_members_have_their_grace),
     };
     return RUN(tests);
 }
