@@ -20,17 +20,74 @@ using namespace sim;
 
 namespace {
 
-Being &end_of(const Process &process, const char *what)
+// By the descriptor where there is one: else by number, as long as that is its own.
+Being &being_of(const Process &process, const char *what)
 {
-    Descriptor &end = use(process.end.get(), Descriptor::End, what);
-    if (end.pid != process.pid)
-        complain("%s: the descriptor of %d for process %d", what, end.pid, process.pid);
-    return find(end.pid);
+    if (!process.end)
+        return find(process.pid);
+    Being &being = world.beings[use(process.end.get(), Descriptor::End, what).being];
+    if (being.pid != process.pid)
+        complain("%s: the descriptor of %d for process %d", what, being.pid, process.pid);
+    return being;
 }
 
-Fd make_end(pid_t pid)
+Fd make_end(const Being &being)
 {
-    return has(SIM_NO_PIDFD) ? Fd() : Fd(add({.kind = Descriptor::End, .pid = pid}));
+    bool none = has(SIM_NO_PIDFD) || lacks(kDescriptors);
+    return none ? Fd() : Fd(add({.kind = Descriptor::End, .being = being.self}));
+}
+
+// ---- what the library's signals may do
+
+// Everybody has the grace, and is asked first, unless the host is in a hurry. Who has the guard's
+// marks can't be told from it.
+void judge_kill(const Being &being)
+{
+    bool is_guard = being.pipe != 0 || being.state != Being::Alive || being.doomed;
+    if (!world.by_chance || is_guard || being.self == world.outside || world.told_at < 0)
+        return;
+    if (world.now < world.kill_due && !(being.idle && being.nice > 0))
+        complain("process %d (%s) is killed %.3f ms before its grace is over", being.pid,
+                 being.program->name, static_cast<double>(world.kill_due - world.now) * 1e-6);
+    if (being.told[SIGTERM] < 0 && being.born < world.told_at && world.kill_due > world.told_at &&
+        is_member(being))
+        complain("process %d (%s) is killed and was never asked", being.pid, being.program->name);
+}
+
+void strike(Being &being, int signo, const char *how)
+{
+    if (!being.ours)
+        complain("%s: signal %d for process %d (%s), a stranger", how, signo, being.pid,
+                 being.program->name);
+    if (signo == SIGTERM && world.told_at < 0) {
+        world.told_at = world.now;
+        world.kill_due = std::min(world.kill_due, world.now + world.grace);
+    }
+    if (signo == SIGKILL) {
+        judge_kill(being);
+        being.killed_by_us = true;
+    }
+    deliver(being, signo);
+}
+
+// Whom `is_struck` finds.
+template <typename Find>
+int strike_each(int signo, const char *how, Find is_struck)
+{
+    int result = ESRCH;
+    for (Being &being : world.beings)
+        if (has_number(being) && is_struck(being)) {
+            if (signo != 0)
+                strike(being, signo, how);
+            result = 0;
+        }
+    return result;
+}
+
+int answered(const char *call, long whom, int signo, int result)
+{
+    note("%s(%ld, %d) = %d", call, whom, signo, result);
+    return result;
 }
 
 void become_guard(Being &being, const sys::Launch &launch)
@@ -41,6 +98,7 @@ void become_guard(Being &being, const sys::Launch &launch)
         complain("the guard does not sleep: %s", launch.argv[2]);
     if (!launch.block_signals || strstr(launch.argv[2], "trap '' HUP INT QUIT TERM") == nullptr)
         complain("the guard does not outlast a SIGTERM");
+    being.steady = true;
     being.pipe = use(launch.input, Descriptor::PipeRead, "spawn").pipe;
     being.grace = seconds * kSecond + rest * kMillisecond;
 }
@@ -88,7 +146,7 @@ char **environment()
 
 uint64_t generation()
 {
-    return 1;
+    return world.generation;
 }
 
 bool spawns_among_its_own()
@@ -104,9 +162,10 @@ void close_fd(int fd)
         for (const Watch &watch : events.watches)
             if (events.kind == Descriptor::Events && watch.fd == fd)
                 complain("close_fd: descriptor %d is still watched", fd);
-    if (closed.kind == Descriptor::PipeWrite)
-        close_pipe(closed.pipe);
+    bool is_pipe = closed.kind == Descriptor::PipeWrite;
     closed.kind = Descriptor::Closed;
+    if (is_pipe)
+        let_go(closed.pipe);
     --world.counts.descriptors;
 }
 
@@ -128,24 +187,32 @@ bool is_writable(int fd)
 int duplicate(int fd, Fd &copy)
 {
     enter("duplicate");
+    if (lacks(kDescriptors))
+        return EMFILE;
     Descriptor::Kind kind = use(fd, "duplicate").kind;
-    pid_t pid = use(fd, "duplicate").pid;
-    copy.reset(add({.kind = kind, .pid = pid}));
+    size_t being = use(fd, "duplicate").being;
+    copy.reset(add({.kind = kind, .being = being}));
     return 0;
 }
 
 int make_pipe(Fd &read_end, Fd &write_end)
 {
     enter("make_pipe");
+    if (lacks(kDescriptors))
+        return ENFILE;
     int pipe = ++world.last_pipe;
     read_end.reset(add({.kind = Descriptor::PipeRead, .pipe = pipe}));
     write_end.reset(add({.kind = Descriptor::PipeWrite, .pipe = pipe}));
     return 0;
 }
 
-bool is_broken(const Fd &)
+// The guard has the only end that can be read.
+bool is_broken(const Fd &write_end)
 {
-    return false;
+    int pipe = use(write_end.get(), Descriptor::PipeWrite, "is_broken").pipe;
+    return std::none_of(world.beings.begin(), world.beings.end(), [pipe](const Being &being) {
+        return being.pipe == pipe && being.state == Being::Alive;
+    });
 }
 
 int check_directory(const char *path)
@@ -163,65 +230,119 @@ size_t read_file(int, int64_t, char *, size_t)
     return 0;
 }
 
+namespace {
+
+// In a host that reaps everybody a child may be gone before its descriptor can be opened.
+void take_child(Being &being, const Launch &launch, Process &child, bool &lost)
+{
+    size_t self = being.self;
+    (being.program == shell() ? world.guard : world.proxy) = self;
+    if (being.program == shell())
+        become_guard(being, launch);
+    enter("spawn: open its end");
+    Being &born = world.beings[self];
+    child.pid = born.pid;
+    lost = born.state == Being::Gone;
+    if (!lost)
+        child.end = make_end(born);
+}
+
+} // namespace
+
 // A zombie keeps the group that its number names, so it can still be joined.
 int spawn(const Launch &launch, Process &child, bool &lost)
 {
     lost = false;
     enter("spawn");
     const sim_program *program = find_program(launch.program);
-    if (program == nullptr || program->spawn_errno != 0)
-        return program == nullptr ? ENOENT : program->spawn_errno;
-    if (launch.group != 0 && deliver_to_group(launch.group, 0) != 0)
-        return EPERM;
+    int result = 0;
+    if (lacks(kProcesses))
+        result = EAGAIN;
+    else if (program == nullptr || program->spawn_errno != 0)
+        result = program == nullptr ? ENOENT : program->spawn_errno;
+    else if (launch.group != 0 && deliver_to_group(launch.group, 0) != 0)
+        result = EPERM;
     if (launch.output >= 0)
         use(launch.output, "spawn");
-    Being &being = be_born(*program, kHost, launch.group, port_in(launch.env));
-    if (program == shell())
-        become_guard(being, launch);
-    child.pid = being.pid;
-    child.end = make_end(being.pid);
-    return 0;
+    if (result == 0)
+        take_child(be_born(*program, kHost, launch.group, port_in(launch.env)), launch, child,
+                   lost);
+    note("spawn(%s, group %d) = %d, process %d%s", launch.program, launch.group, result,
+         result == 0 ? child.pid : 0, lost ? ", gone already" : "");
+    return result;
 }
+
+namespace {
+
+// waitid() knows the host's own children alone.
+bool is_child(const Being &being)
+{
+    return being.state != Being::Gone && being.parent == kHost;
+}
+
+Life life_of(const Process &child, Exit &exit)
+{
+    Being &being = being_of(child, "look");
+    if (!is_child(being))
+        return Life::Gone;
+    if (being.state == Being::Alive || (being.held && !child.end))
+        return Life::Alive;
+    if (!being.held)
+        exit = being.exit;
+    return Life::Ended;
+}
+
+} // namespace
 
 Life look(const Process &child, Exit &exit)
 {
     enter("look");
-    Being &being = child.end ? end_of(child, "look") : find(child.pid);
-    if (being.state == Being::Alive)
-        return Life::Alive;
-    if (being.state == Being::Gone)
-        return Life::Gone;
-    exit = being.exit;
-    return Life::Ended;
+    Life life = life_of(child, exit);
+    note("look(%d) = %s", child.pid,
+         life == Life::Alive   ? "lives"
+         : life == Life::Ended ? "has ended"
+                               : "is gone");
+    return life;
 }
 
 bool reap(const Process &child)
 {
     enter("reap");
-    Being &being = child.end ? end_of(child, "reap") : find(child.pid);
-    if (being.state != Being::Zombie)
+    Being &being = being_of(child, "reap");
+    bool by_host = has(SIM_HOST_REAPS) || has(SIM_HOST_WAITS);
+    if (being.state == Being::Alive || (being.state == Being::Gone && !by_host) || !being.ours)
         complain("reap: process %d %s", being.pid,
                  being.state == Being::Alive ? "lives" : "was reaped");
-    being.state = Being::Gone;
+    note("reap(%d)%s", being.pid, being.held ? ": its tracer has it" : "");
+    if (being.held)
+        return false;
+    if (being.state == Being::Zombie) {
+        being.state = Being::Gone;
+        being.gone_in = world.turn;
+        being.reaped_by_us = true;
+    }
     return true;
 }
 
 bool is_over(const Process &process)
 {
     enter("is_over");
-    return end_of(process, "is_over").state != Being::Alive;
+    bool over = being_of(process, "is_over").state != Being::Alive;
+    note("is_over(%d) = %d", process.pid, over);
+    return over;
 }
 
 int signal(const Process &process, int signo)
 {
     enter("signal");
     if (!process.end)
-        return ENOSYS;
+        return answered("signal", process.pid, signo, ENOSYS);
     ++world.counts.signals;
-    Being &being = end_of(process, "signal");
+    Being &being = being_of(process, "signal");
     if (being.state == Being::Gone)
-        return ESRCH;
-    deliver(being, signo);
+        return answered("signal", process.pid, signo, ESRCH);
+    answered("signal", process.pid, signo, 0);
+    strike(being, signo, "signal");
     return 0;
 }
 
@@ -229,9 +350,12 @@ int signal_group(const Process &leader, int signo)
 {
     enter("signal_group");
     if (!leader.end || has(SIM_NO_GROUP_SIGNAL))
-        return ENOSYS;
+        return answered("signal_group", leader.pid, signo, ENOSYS);
     world.counts.signals += signo != 0;
-    return deliver_to_group(end_of(leader, "signal_group").pid, signo);
+    size_t founder = being_of(leader, "signal_group").self;
+    int result = strike_each(signo, "signal_group",
+                             [founder](const Being &being) { return being.band == founder; });
+    return answered("signal_group", leader.pid, signo, result);
 }
 
 bool signals_groups(const Process &leader)
@@ -243,25 +367,44 @@ int signal_number(pid_t pid, int signo)
 {
     enter("signal_number");
     ++world.counts.signals;
-    deliver(known(pid, "signal_number"), signo);
+    Being &being = known(pid, "signal_number");
+    if (being.state == Being::Gone)
+        return answered("signal_number", pid, signo, ESRCH);
+    answered("signal_number", pid, signo, 0);
+    strike(being, signo, "signal_number");
     return 0;
 }
+
+namespace {
+
+// One who was in it until this turn: nobody can have got its number yet.
+bool was_just_there(pid_t group)
+{
+    return std::any_of(world.beings.begin(), world.beings.end(), [group](const Being &being) {
+        return being.group == group && being.gone_in == world.turn && !being.reaped_by_us;
+    });
+}
+
+} // namespace
 
 int signal_group_number(pid_t group, int signo)
 {
     enter("signal_group_number");
     world.counts.signals += signo != 0;
-    int result = deliver_to_group(group, signo);
-    if (result != 0 && signo != 0)
+    int result = strike_each(signo, "signal_group_number",
+                             [group](const Being &being) { return being.group == group; });
+    if (result != 0 && signo != 0 && !was_just_there(group))
         complain("signal_group_number: group %d is a stranger's", group);
-    return result;
+    return answered("signal_group_number", group, signo, result);
 }
 
 pid_t group_of(pid_t pid)
 {
     enter("group_of");
     const Being &being = find(pid);
-    return being.state == Being::Gone ? -1 : being.group;
+    pid_t group = being.state == Being::Gone ? -1 : being.group;
+    note("group_of(%d) = %d", pid, group);
+    return group;
 }
 
 int own_nice()
@@ -276,6 +419,7 @@ int group_nice(pid_t group)
     for (const Being &being : world.beings)
         if (being.group == group && being.state != Being::Gone)
             lowest = std::min(lowest, being.nice);
+    note("group_nice(%d) = %d", group, lowest);
     return lowest;
 }
 
@@ -305,23 +449,27 @@ Search find_members(pid_t group, pid_t guard, Process *members, size_t size, siz
     enter("find_members");
     ++world.counts.searches;
     found = 0;
-    if (has(SIM_NO_PROC))
-        return Search::Unknown;
+    bool blind = has(SIM_NO_PROC) || lacks(kDescriptors);
     for (const Being &being : world.beings)
-        if (found < size && being.group == group && being.pid != guard &&
+        if (!blind && found < size && being.group == group && being.pid != guard &&
             being.state == Being::Alive) {
             members[found].pid = being.pid;
-            members[found++].end = make_end(being.pid);
+            members[found++].end = make_end(being);
         }
-    return found == 0 ? Search::Nobody : Search::Somebody;
+    note("find_members(%d): %s%zu", group, blind ? "can't be known, " : "", found);
+    return blind ? Search::Unknown : found == 0 ? Search::Nobody : Search::Somebody;
 }
 
 int reserve_port(uint16_t &port, Fd &reservation)
 {
     enter("reserve_port");
+    if (lacks(kDescriptors))
+        return ENFILE;
     if (port == 0)
         port = ++world.last_port;
-    if (is_listened_on(port) || is_reserved_from(port, true))
+    bool taken = is_listened_on(port) || is_reserved_from(port, true);
+    note("reserve_port(%u)%s", port, taken ? ": it is in use" : "");
+    if (taken)
         return EADDRINUSE;
     reservation.reset(add({.kind = Descriptor::Reservation, .port = port}));
     return 0;
@@ -335,6 +483,7 @@ bool can_share(uint16_t)
 int open_reservation(const Fd &reservation, bool open)
 {
     enter("open_reservation");
+    note("open_reservation(%d)", open);
     use(reservation.get(), Descriptor::Reservation, "open_reservation").open_to_others = open;
     return 0;
 }
@@ -342,6 +491,8 @@ int open_reservation(const Fd &reservation, bool open)
 int make_probe(bool from_other, Fd &probe)
 {
     enter("make_probe");
+    if (lacks(kDescriptors))
+        return EMFILE;
     probe.reset(add({.kind = Descriptor::Probe, .from_other = from_other}));
     return 0;
 }
@@ -353,12 +504,18 @@ int connect_probe(const Fd &probe, uint16_t port)
     enter("connect_probe");
     ++world.counts.probes;
     Descriptor &socket = use(probe.get(), Descriptor::Probe, "connect_probe");
-    if (!socket.from_other && !is_reserved_from(port, false) && !is_listened_on(port))
+    bool may_meet_itself =
+        !socket.from_other && !is_reserved_from(port, false) && !is_listened_on(port);
+    if (may_meet_itself && !world.by_chance)
         complain("connect_probe: it could meet itself on port %u", port);
+    socket.met_itself = may_meet_itself && world.turn % 2 == 0;
     socket.port = port;
-    int result = answer_at(port);
+    int result = socket.met_itself ? 0 : answer_at(port);
     socket.pending = result == EINPROGRESS;
-    if (result == 0)
+    const Being *being = listener_at(port);
+    socket.being = result == 0 && being != nullptr ? being->self : kNobody;
+    note("connect_probe(%u) = %d%s", port, result, socket.met_itself ? ", it has met itself" : "");
+    if (result == 0 && !socket.met_itself)
         notice_probe(port);
     return result;
 }
@@ -368,14 +525,17 @@ int send_probe(const Fd &probe, const char *, size_t)
     enter("send_probe");
     Descriptor &socket = use(probe.get(), Descriptor::Probe, "send_probe");
     const Being *being = listener_at(socket.port);
+    if (socket.met_itself || !is_listened_on(socket.port))
+        return EPIPE;
     socket.said = being != nullptr ? being->program->says : "HTTP/1.1 200 OK\r\n\r\n";
+    note("send_probe: process %d is asked", being != nullptr ? being->pid : 0);
     return 0;
 }
 
 bool meets_itself(const Fd &probe)
 {
     enter("meets_itself");
-    return answer_at(use(probe.get(), Descriptor::Probe, "meets_itself").port) != 0;
+    return use(probe.get(), Descriptor::Probe, "meets_itself").met_itself;
 }
 
 void leave_no_trace(const Fd &probe)
@@ -399,10 +559,10 @@ int receive_probe(const Fd &probe, char *buffer, size_t size, size_t &count)
     return 0;
 }
 
-// The number of a being's socket is its own; those of strangers come far behind.
+// The numbers of the sockets of those who can't be seen come far behind.
 namespace {
 
-constexpr uint64_t kStrangers = 1u << 30;
+constexpr uint64_t kUnseen = 1u << 30;
 
 bool descends(const Being &being, pid_t from)
 {
@@ -412,56 +572,95 @@ bool descends(const Being &being, pid_t from)
     return each->pid == from;
 }
 
+bool holds(const Being &being, uint64_t socket)
+{
+    return being.listening && being.socket == socket;
+}
+
+// Whether another process that comes later in the list has the same socket.
+bool is_shared_later(const Being &being)
+{
+    for (size_t i = being.self + 1; i < world.beings.size(); ++i)
+        if (holds(world.beings[i], being.socket))
+            return true;
+    return false;
+}
+
 } // namespace
 
 Listeners::Listeners(uint16_t port) : length_(port)
 {
     enter("Listeners");
+    shortage_ = lacks(kDescriptors) ? EMFILE : 0;
 }
 
-// Each being in turn, and then the stranger.
+// Each being's in turn, and then who can't be seen.
 bool Listeners::next(Listener &listener)
 {
     enter("Listeners::next");
     uint16_t port = static_cast<uint16_t>(length_);
-    complete_ = !has(SIM_NO_DIAG);
+    complete_ = !has(SIM_NO_DIAG) && shortage_ == 0;
     listener = {};
     listener.reached = true;
     listener.port = port;
     for (; complete_ && at_ < world.beings.size(); ++at_) {
         const Being &being = world.beings[at_];
-        if (being.listening && being.port == port && !being.program->unlisted) {
-            listener.socket = static_cast<uint64_t>(being.pid);
+        if (being.listening && being.port == port && !being.program->unlisted &&
+            !is_shared_later(being)) {
+            listener.socket = being.socket;
+            listener.uid = being.uid;
             ++at_;
             return true;
         }
     }
-    auto stranger = world.occupied.find(port);
-    if (!complete_ || stranger == world.occupied.end() || at_ > world.beings.size())
+    auto unseen = world.occupied.find(port);
+    if (!complete_ || unseen == world.occupied.end() || at_ > world.beings.size())
         return false;
-    listener.socket = kStrangers + port;
-    listener.uid = stranger->second;
-    ++at_;
+    listener.socket = kUnseen + port;
+    listener.uid = unseen->second.uid;
+    at_ = world.beings.size() + 1;
     return true;
 }
 
 namespace {
 
+bool is_kin(const Being &being, const Kin &kin)
+{
+    bool member = being.group == kin.group && being.pid != kin.guard;
+    return being.pid == kin.proxy || member || descends(being, kin.proxy);
+}
+
+// The proxy, then members, then the others, as the search for it goes.
+const Being *holder_of(const Listener &listener, const Kin &kin, bool &unseen)
+{
+    const Being *found = nullptr;
+    auto rank = [&](const Being &being) {
+        return being.pid == kin.proxy ? 0 : being.group == kin.group ? 1 : 2;
+    };
+    for (const Being &being : world.beings) {
+        if (being.state != Being::Alive || !is_kin(being, kin))
+            continue;
+        if (being.program->hidden && (being.uid == listener.uid || being.uid != 0))
+            unseen = unseen || being.uid == listener.uid || listener.uid == 0;
+        else if (!being.program->hidden && holds(being, listener.socket) &&
+                 (found == nullptr || rank(being) < rank(*found)))
+            found = &being;
+    }
+    return found;
+}
+
 Owner owner_of(const Listener &listener, const Kin &kin, Process &outside)
 {
     if (has(SIM_NO_PROC))
         return Owner::Unknown;
-    if (listener.socket >= kStrangers)
-        return Owner::Other;
-    const Being &being = find(static_cast<pid_t>(listener.socket));
-    bool member = being.pid == kin.proxy || (being.group == kin.group && being.pid != kin.guard);
-    if (!member && !descends(being, kin.proxy))
-        return Owner::Other;
-    if (being.program->hidden)
-        return Owner::Unknown;
-    if (!member) {
-        outside.pid = being.pid;
-        outside.end = make_end(being.pid);
+    bool unseen = false;
+    const Being *holder = holder_of(listener, kin, unseen);
+    if (holder == nullptr)
+        return unseen ? Owner::Unknown : Owner::Other;
+    bool is_outside = holder->pid != kin.proxy && holder->group != kin.group;
+    if (is_outside && outside.pid == 0) {
+        outside.pid = holder->pid;
+        outside.end = make_end(*holder);
     }
     return Owner::Kin;
 }
@@ -472,29 +671,41 @@ int find_owner(const Listener &listener, const Kin &kin, Owner &owner, Process &
 {
     enter("find_owner");
     owner = owner_of(listener, kin, outside);
-    return has(SIM_SHORT) ? EMFILE : 0;
+    bool is_short = has(SIM_SHORT) || lacks(kDescriptors);
+    bool known = owner == Owner::Kin && !has(SIM_SHORT) && (outside.pid == 0 || outside.end);
+    note("find_owner = %s%s, outside %d",
+         owner == Owner::Kin     ? "kin"
+         : owner == Owner::Other ? "other"
+                                 : "unknown",
+         is_short && !known ? " in a shortage" : "", outside.pid);
+    return is_short && !known ? EMFILE : 0;
 }
 
 bool may_be_kin(pid_t pid, const Kin &kin)
 {
     enter("may_be_kin");
-    return descends(find(pid), kin.proxy) || find(pid).group == kin.group;
+    const Being &being = find(pid);
+    return being.state == Being::Gone || being.group == kin.group || descends(being, kin.proxy);
 }
 
-void look_ahead(pid_t pid)
+void look_ahead(pid_t)
 {
     enter("look_ahead");
-    known(pid, "look_ahead");
 }
 
 bool find_holder(uint64_t socket, Holder &holder)
 {
     enter("find_holder");
-    if (socket >= kStrangers || has(SIM_NO_PROC))
+    if (socket >= kUnseen || has(SIM_NO_PROC) || lacks(kDescriptors))
         return false;
-    holder.pid = static_cast<pid_t>(socket);
-    snprintf(holder.name, sizeof holder.name, "%s", find(holder.pid).program->name);
-    return true;
+    for (const Being &being : world.beings) {
+        if (!holds(being, socket) || being.program->hidden)
+            continue;
+        holder.pid = being.pid;
+        snprintf(holder.name, sizeof holder.name, "%s", being.program->name);
+        return true;
+    }
+    return false;
 }
 
 size_t find_sockets(const Kin &, uint64_t *, size_t)
@@ -519,9 +730,10 @@ Waiter::Waiter(bool holds_signals) : held_(holds_signals), host_mask_() {}
 
 Waiter::~Waiter() = default;
 
-Woke Waiter::block(const Watch *watches, size_t count, Deadline until)
+namespace {
+
+Woke wait_for(const Watch *watches, size_t count, Deadline until)
 {
-    enter("block");
     for (;;) {
         if (std::any_of(watches, watches + count, is_ready))
             return Woke::Ready;
@@ -541,9 +753,26 @@ Woke Waiter::block(const Watch *watches, size_t count, Deadline until)
     }
 }
 
+} // namespace
+
+Woke Waiter::block(const Watch *watches, size_t count, Deadline until)
+{
+    enter("block");
+    note("block on %zu, for %.6f ms", count,
+         until.is_never() ? -1.0 : static_cast<double>(until.remaining(world.now)) * 1e-6);
+    Woke woke = wait_for(watches, count, until);
+    note("block: %s", woke == Woke::Ready  ? "ready"
+                      : woke == Woke::Time ? "its time is over"
+                                           : "a signal handler ran");
+    begin_turn();
+    return woke;
+}
+
 bool Poller::open()
 {
     enter("Poller::open");
+    if (lacks(kDescriptors))
+        return false;
     timer_.reset(add({.kind = Descriptor::Timer}));
     events_.reset(add({.kind = Descriptor::Events, .timer = timer_.get()}));
     return true;
@@ -555,6 +784,8 @@ bool Poller::watch(const Watch &what)
     if (!events_)
         return true;
     use(what.fd, "Poller::watch");
+    if (lacks(kWatches))
+        return false;
     for (const Watch &watch : use(fd(), Descriptor::Events, "Poller::watch").watches)
         if (watch.fd == what.fd)
             complain("Poller::watch: descriptor %d is watched", what.fd);
@@ -576,9 +807,10 @@ void Poller::forget(int number)
 
 void Poller::alarm(Deadline due)
 {
+    if (!timer_)
+        return;
     enter("Poller::alarm");
-    if (timer_)
-        use(timer_.get(), Descriptor::Timer, "Poller::alarm").due = due;
+    use(timer_.get(), Descriptor::Timer, "Poller::alarm").due = due;
 }
 
 } // namespace kpi::sys

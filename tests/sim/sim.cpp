@@ -23,6 +23,8 @@ void __wrap_free(void *block);
 
 void *__wrap_malloc(size_t size)
 {
+    if (lacks(kMemory))
+        return nullptr;
     ++world.blocks;
     return __real_malloc(size);
 }
@@ -56,9 +58,9 @@ const char *sim_left()
         if (world.table[fd].kind != Descriptor::Closed)
             left += "descriptor " + std::to_string(fd) + "; ";
     for (const Being &being : world.beings) {
-        if (being.state == Being::Zombie && being.parent == kHost)
+        if (being.state == Being::Zombie && being.parent == kHost && being.ours && !being.held)
             left += "zombie " + std::to_string(being.pid) + "; ";
-        if (being.state == Being::Alive && !being.program->stuck &&
+        if (being.state == Being::Alive && !being.program->stuck && being.ours &&
             (being.parent == kHost || !being.left))
             left += "process " + std::to_string(being.pid) + "; ";
     }
@@ -145,7 +147,7 @@ size_t sim_living()
 
 void sim_occupy(uint16_t port, unsigned uid)
 {
-    world.occupied[port] = uid;
+    world.occupied[port] = {uid, world.turn};
 }
 
 int sim_can_bind(uint16_t port)

@@ -15,8 +15,8 @@
  *   - probes a port that is not reserved from the address that it could meet itself on,
  *   - would leave a process in a guard's group, were the host killed now (on demand).
  *
- * Numbers of processes and descriptors are never given out twice, so nothing of this is
- * hidden by a number that happens to be somebody's again.
+ * Numbers of descriptors are never given out twice, those of processes only on demand, so
+ * nothing of this is hidden by a number that happens to be somebody's again.
  */
 #ifndef KP_TESTS_SIM_H
 #define KP_TESTS_SIM_H
@@ -55,6 +55,10 @@ struct sim_program {
     int stuck;                       /* not even SIGKILL ends it */
     const struct sim_program *child; /* what it starts at once in its group, */
     int children;                    /* and how many of them */
+    int64_t dies_after;              /* SIGKILL */
+    int64_t traced_for;              /* its tracer keeps its parent from it so long after its end */
+    int64_t acts_each;               /* about so often it does something by chance */
+    unsigned uid;                    /* 0: the host's */
 };
 
 /* What the system or the host has of its own. */
@@ -66,7 +70,9 @@ enum {
     SIM_SLOW_INIT = 1 << 4,       /* orphans stay zombies for 10 ms */
     SIM_LOW_HOST = 1 << 5,        /* the host runs at nice 19 */
     SIM_NO_DIAG = 1 << 6,         /* its listeners can't be listed */
-    SIM_SHORT = 1 << 7            /* the host is short of descriptors to look into processes */
+    SIM_SHORT = 1 << 7,           /* the host is short of descriptors to look into processes */
+    SIM_HOST_WAITS = 1 << 8,      /* another thread of the host's waits for all of its children */
+    SIM_REUSE = 1 << 9            /* numbers of processes are given out again at once */
 };
 
 /* A new world. The seed decides how long it takes from a signal to a process's end (0:
