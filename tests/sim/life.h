@@ -4,7 +4,9 @@
  * at each moment what the next choice says. After every step the promises of the library
  * are checked; one that is broken aborts with a message.
  *
- * The same choices give the same life.
+ * The same choices give the same life. With KP_SIM_HISTORY=1 in the environment each life
+ * prints its history to standard error: when, who did what, each call of the platform and
+ * its answer.
  */
 #ifndef KP_TESTS_SIM_LIFE_H
 #define KP_TESTS_SIM_LIFE_H
@@ -23,9 +25,55 @@ void sim_live(const uint8_t *choices, size_t size);
 /* Choices without end. */
 void sim_live_seed(uint64_t seed);
 
-/* From now on each life prints its history to standard error: when, who did what, each call
- * of the platform and its answer. (A fuzzer's finding is read by KP_SIM_HISTORY=1.) */
 void sim_tell_history(void);
+
+/* What happened, over all lives. */
+enum sim_event {
+    SIM_READY,
+    SIM_RESTARTED,
+    SIM_EXITED,
+    SIM_GIVEN_UP,
+    SIM_ATTACHED,
+    SIM_SPAWNED,
+    SIM_DRIVEN_BY_DESCRIPTOR,
+    SIM_DRIVEN_BY_TIME,
+    SIM_BLOCKED,
+    SIM_INTERRUPTED,
+    SIM_FORKED,
+    SIM_WORKER,
+    SIM_HOST_KILLED,
+    SIM_HOST_KILLED_IN_CALL,
+    SIM_HOST_STALLED,
+    SIM_NUMBER_REUSED,
+    SIM_STRANGER_BORN,
+    SIM_STRANGER_TOOK_OURS,
+    SIM_STRANGER_LISTENED,
+    SIM_OUTSIDER_KILLED,
+    SIM_GUARD_KILLED,
+    SIM_GUARD_SAVED,
+    SIM_SHORTAGE,
+    SIM_LOST_AT_SPAWN,
+    SIM_TRACED,
+    SIM_LEFT_GROUP,
+    SIM_OUTSIDE_OWNER,
+    SIM_FOLLOWED,
+    SIM_MET_ITSELF,
+    SIM_ERR_INVALID,
+    SIM_ERR_NO_MEMORY,
+    SIM_ERR_SYSTEM,
+    SIM_ERR_PORT_IN_USE,
+    SIM_ERR_SPAWN,
+    SIM_ERR_GUARD,
+    SIM_ERR_EXITED,
+    SIM_ERR_TIMED_OUT,
+    SIM_ERR_FOREIGN_LISTENER,
+    SIM_ERR_NOT_HTTP,
+    SIM_ERR_STATE,
+    SIM_ERR_FORKED,
+    SIM_EVENTS
+};
+extern const char *const sim_event_names[SIM_EVENTS];
+extern uint64_t *sim_events; /* so often; it may be pointed at other memory */
 
 #ifdef __cplusplus
 }

@@ -1,17 +1,103 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* lives FIRST COUNT: random lives of that many seeds. lives SEED: one, with its history. */
+/*
+ * Random lives on the simulated system.
+ *
+ *   lives FIRST COUNT   those of so many seeds, and what happened in them, each of which
+ *                       must have happened at all; a seed whose life breaks a promise is
+ *                       lived again with its history
+ *   lives SEED          one, with its history
+ */
 #include "life.h"
+#include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* A life takes a millisecond, and one that never ends is broken too. */
+enum { BATCH = 20000, SECONDS = 60, MOST_BROKEN = 5 };
+
+/* Outlasts the process that lives. */
+static struct shared {
+    uint64_t seed;
+    uint64_t events[SIM_EVENTS];
+} * shared;
+
+static void live_each(uint64_t first, uint64_t count)
+{
+    for (uint64_t i = 0; i < count; i++) {
+        if (i % 1000 == 0)
+            alarm(SECONDS);
+        shared->seed = first + i;
+        sim_live_seed(shared->seed);
+    }
+}
+
+/* In a process of its own, which may abort. Returns its status. */
+static int live_apart(uint64_t first, uint64_t count, int history)
+{
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid == 0) {
+        if (history)
+            sim_tell_history();
+        else if (freopen("/dev/null", "w", stderr) == NULL)
+            _exit(1);
+        live_each(first, count);
+        _exit(0);
+    }
+    int status = -1;
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    return status;
+}
+
+static uint64_t live_all(uint64_t first, uint64_t count)
+{
+    uint64_t broken = 0;
+    for (uint64_t end = first + count; first < end && broken < MOST_BROKEN;) {
+        uint64_t batch = end - first < BATCH ? end - first : BATCH;
+        if (live_apart(first, batch, 0) == 0) {
+            first += batch;
+            continue;
+        }
+        broken++;
+        fprintf(stderr, "\nseed %" PRIu64 ":\n", shared->seed);
+        live_apart(shared->seed, 1, 1);
+        first = shared->seed + 1;
+    }
+    return broken;
+}
+
+static int tell_events(void)
+{
+    int missing = 0;
+    for (int i = 0; i < SIM_EVENTS; i++) {
+        printf("%12" PRIu64 "  %s\n", shared->events[i], sim_event_names[i]);
+        missing += shared->events[i] == 0;
+    }
+    return missing;
+}
 
 int main(int count, char **arguments)
 {
     if (count < 2)
         return 2;
+    shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (shared == MAP_FAILED)
+        return 2;
+    sim_events = shared->events;
     uint64_t first = strtoull(arguments[1], NULL, 10);
-    uint64_t lives = count > 2 ? strtoull(arguments[2], NULL, 10) : 1;
-    for (uint64_t i = 0; i < lives; i++)
-        sim_live_seed(first + i);
-    printf("%llu schedules\n", (unsigned long long)lives);
-    return 0;
+    if (count == 2)
+        return live_apart(first, 1, 1) != 0;
+    uint64_t lives = strtoull(arguments[2], NULL, 10);
+    uint64_t broken = live_all(first, lives);
+    int missing = tell_events();
+    printf("%" PRIu64 " schedules, %" PRIu64 " broken promises\n", lives, broken);
+    if (missing > 0)
+        printf("%d of these never happened: the schedules are too few, or trivial\n", missing);
+    return broken > 0 || missing > 0;
 }

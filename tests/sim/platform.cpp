@@ -44,7 +44,7 @@ Fd make_end(const Being &being)
 void judge_kill(const Being &being)
 {
     bool is_guard = being.pipe != 0 || being.state != Being::Alive || being.doomed;
-    if (!world.by_chance || is_guard || being.self == world.outside || world.told_at < 0)
+    if (!world.by_chance || is_guard || being.self == world.outside)
         return;
     if (world.now < world.kill_due && !(being.idle && being.nice > 0))
         complain("process %d (%s) is killed %.3f ms before its grace is over", being.pid,
@@ -160,7 +160,7 @@ void close_fd(int fd)
     Descriptor &closed = use(fd, "close_fd");
     for (const Descriptor &events : world.table)
         for (const Watch &watch : events.watches)
-            if (events.kind == Descriptor::Events && watch.fd == fd)
+            if (events.kind == Descriptor::Events && watch.fd == fd && !world.is_child)
                 complain("close_fd: descriptor %d is still watched", fd);
     bool is_pipe = closed.kind == Descriptor::PipeWrite;
     closed.kind = Descriptor::Closed;
@@ -243,6 +243,7 @@ void take_child(Being &being, const Launch &launch, Process &child, bool &lost)
     Being &born = world.beings[self];
     child.pid = born.pid;
     lost = born.state == Being::Gone;
+    world.counts.lost += lost;
     if (!lost)
         child.end = make_end(born);
 }
@@ -509,6 +510,7 @@ int connect_probe(const Fd &probe, uint16_t port)
     if (may_meet_itself && !world.by_chance)
         complain("connect_probe: it could meet itself on port %u", port);
     socket.met_itself = may_meet_itself && world.turn % 2 == 0;
+    world.counts.met_itself += socket.met_itself;
     socket.port = port;
     int result = socket.met_itself ? 0 : answer_at(port);
     socket.pending = result == EINPROGRESS;
@@ -667,12 +669,23 @@ Owner owner_of(const Listener &listener, const Kin &kin, Process &outside)
 
 } // namespace
 
+namespace {
+
+bool is_over_or_nobody(size_t being)
+{
+    return being == kNobody || world.beings[being].state != Being::Alive;
+}
+
+} // namespace
+
 int find_owner(const Listener &listener, const Kin &kin, Owner &owner, Process &outside)
 {
     enter("find_owner");
     owner = owner_of(listener, kin, outside);
     bool is_short = has(SIM_SHORT) || lacks(kDescriptors);
     bool known = owner == Owner::Kin && !has(SIM_SHORT) && (outside.pid == 0 || outside.end);
+    if (known && outside.end && is_over_or_nobody(world.outside))
+        world.outside = world.table[static_cast<size_t>(outside.end.get())].being;
     note("find_owner = %s%s, outside %d",
          owner == Owner::Kin     ? "kin"
          : owner == Owner::Other ? "other"
@@ -768,6 +781,17 @@ Woke Waiter::block(const Watch *watches, size_t count, Deadline until)
     return woke;
 }
 
+namespace {
+
+// A child's descriptors stand for what its parent has.
+void check_parent(const char *what)
+{
+    if (world.is_child)
+        complain("%s: a child changes what is its parent's", what);
+}
+
+} // namespace
+
 bool Poller::open()
 {
     enter("Poller::open");
@@ -783,6 +807,7 @@ bool Poller::watch(const Watch &what)
     enter("Poller::watch");
     if (!events_)
         return true;
+    check_parent("Poller::watch");
     use(what.fd, "Poller::watch");
     if (lacks(kWatches))
         return false;
@@ -798,6 +823,7 @@ void Poller::forget(int number)
     enter("Poller::forget");
     if (!events_)
         return;
+    check_parent("Poller::forget");
     use(number, "Poller::forget");
     std::vector<Watch> &watches = use(fd(), Descriptor::Events, "Poller::forget").watches;
     for (size_t i = watches.size(); i-- > 0;)
@@ -810,6 +836,7 @@ void Poller::alarm(Deadline due)
     if (!timer_)
         return;
     enter("Poller::alarm");
+    check_parent("Poller::alarm");
     use(timer_.get(), Descriptor::Timer, "Poller::alarm").due = due;
 }
 

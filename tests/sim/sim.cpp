@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The world from the test's side.
 #include "sim.h"
+#include "memory.h"
 #include "world.h"
 #include <algorithm>
 #include <errno.h>
@@ -13,34 +14,12 @@
 
 using namespace sim;
 
-// ---- memory: what the core allocates goes through these (--wrap)
-
-extern "C" {
-void *__real_malloc(size_t size);
-void *__wrap_malloc(size_t size);
-void __real_free(void *block);
-void __wrap_free(void *block);
-
-void *__wrap_malloc(size_t size)
-{
-    if (lacks(kMemory))
-        return nullptr;
-    ++world.blocks;
-    return __real_malloc(size);
-}
-
-void __wrap_free(void *block)
-{
-    world.blocks -= block != nullptr;
-    __real_free(block);
-}
-}
-
 // ---- the test's side
 
 void sim_begin(uint64_t seed, unsigned quirks)
 {
     world = World{};
+    forget_memory();
     world.seed = seed;
     world.quirks = quirks;
 }

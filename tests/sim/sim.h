@@ -114,6 +114,11 @@ struct sim_counts {
     long spawns;
     long searches;    /* for the members of a group */
     long descriptors; /* open now */
+    long reused;      /* numbers of processes that were somebody's before */
+    long lost;        /* children that were gone before they could be held on to */
+    long traced;      /* ends that a tracer has kept from the parent */
+    long saved;       /* processes that a guard has ended */
+    long met_itself;  /* probes that were both ends of their connection */
 };
 struct sim_counts sim_counted(void);
 

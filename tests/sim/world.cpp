@@ -166,6 +166,7 @@ void end(Being &being, Exit exit)
     orphan_children(being.pid);
     if (being.program->traced_for != 0) {
         being.held = true;
+        ++world.counts.traced;
         being.when[kReleased] = world.now + being.program->traced_for;
     }
     bury_or_keep(being);
@@ -287,6 +288,7 @@ pid_t new_number()
     pid_t number = world.last_pid + 1;
     while (!is_free(number))
         ++number;
+    world.counts.reused += newest(number) != nullptr;
     return number;
 }
 
@@ -554,8 +556,9 @@ void kill_host()
 {
     note("what if the host were killed here:");
     world.hostless = true;
-    int64_t grace = 0;
+    int64_t grace = 0, died = world.now;
     std::vector<bool> in_force;
+    world.counts.saved = 0;
     for (const Being &being : world.beings)
         in_force.push_back(is_in_force(being));
     orphan_groups();
@@ -566,6 +569,8 @@ void kill_host()
         grace = std::max(grace, being.grace);
     run_until(world.now + grace + 2 * kMillisecond);
     check_orphans(in_force);
+    for (const Being &being : world.beings)
+        world.counts.saved += being.state != Being::Alive && being.told[SIGTERM] >= died;
 }
 
 } // namespace
@@ -575,6 +580,7 @@ void try_host_death()
 {
     World other = world;
     kill_host();
+    other.counts.saved += world.counts.saved;
     world = std::move(other);
     note("it was not");
 }

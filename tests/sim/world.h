@@ -106,6 +106,7 @@ struct World {
     int64_t interrupt_at = kNever;
     bool doubtful = false; // whether the host may be killed
     bool hostless = false; // it was
+    bool is_child = false; // the host is a fork of the one that made everything
     uint64_t generation = 1;
     long calls_at_once = 0, blocks = 0;
     pid_t last_pid = 100;
@@ -125,14 +126,15 @@ struct World {
 
     // Of random lives.
     bool by_chance = false;
-    long quiet_calls = 0;      // until something happens by chance, in the middle of a step
-    unsigned short_of = 0;     // now
-    unsigned was_short = 0;    // since the proxy's start
-    int64_t stalled = 0;       // how long the host has not run, in all
-    size_t proxy = kNobody;    // the last that was started
-    size_t guard = kNobody;    // of that
-    size_t outside = kNobody;  // the owner that the library was last told of
-    int64_t told_at = -1;      // when the library first asked this proxy to end
+    int64_t calm = 0;         // how many calls of the platform that is, at most; 0: nothing happens
+    long quiet_calls = 0;     // until something happens by chance, in the middle of a step
+    unsigned short_of = 0;    // now
+    unsigned was_short = 0;   // since the proxy's start
+    int64_t stalled = 0;      // how long the host has not run, in all
+    size_t proxy = kNobody;   // the last that was started
+    size_t guard = kNobody;   // of that
+    size_t outside = kNobody; // the owner that the library was last told of
+    int64_t told_at = -1;     // when the library first asked this proxy to end
     int64_t kill_due = kNever; // when the grace is over
     int64_t grace = 0;         // of the spec
 };
