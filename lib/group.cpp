@@ -37,6 +37,7 @@ kp_result Group::start(const kp_spec &spec, char *const *env, int log, kp_error 
     seen_ = 0;
     by_clock_ = false;
     marked_ = false;
+    over_ = false;
     if (!has(spec, KP_SPEC_NO_GUARD)) {
         kp_result result = start_guard(spec.stop_grace_ms, guard_, pipe_, error);
         if (result == KP_OK && (guard_.is_reaped() || sys::is_broken(pipe_))) {
@@ -334,6 +335,8 @@ Group::Rest Group::rest_after_leader(Child &leader)
 // stranger's group: it is asked for, never signalled.
 Group::Rest Group::rest_by_number(Child &pin)
 {
+    if (over_)
+        return Rest::Nobody;
     if (pin.is_pinned()) {
         Rest rest = search();
         if (rest == Rest::Unknown && !guard_ && !marked_)
@@ -343,7 +346,8 @@ Group::Rest Group::rest_by_number(Child &pin)
         if (rest == Rest::Unknown)
             sys::signal_group_number(id_, SIGKILL);
         pin.reap();
-        if (rest == Rest::Nobody) // zombies, at most, which the number would count
+        over_ = rest == Rest::Nobody;
+        if (over_) // but for zombies, which the number would count
             return rest;
     }
     // No process gets the number of a group that is left: one that has it came after that.

@@ -98,6 +98,7 @@ class Group {
     Child proxy_;
     Fd pipe_; // the guard's: closed when the host is gone
     pid_t id_ = 0;
+    bool over_ = false;   // a search has found nobody, and the number is not its own any more
     bool marked_ = false; // the group's leader, by a nice value that
     int mark_ = 0;        // nobody else in the group has
     bool guard_watched_ = false;

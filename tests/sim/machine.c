@@ -762,6 +762,54 @@ static void a_deaf_owner_is_killed_at_the_grace(void **state)
     assert_int_equal(sim_told(owner, SIGKILL) - begun, 700 * SIM_MS);
 }
 
+static const struct sim_program prompt_child = {.name = "prompt child"};
+static const struct sim_program parent_of_a_zombie = {.name = "parent of a zombie",
+                                                      .leaves_after = 100 * SIM_US,
+                                                      .listens_after = 400 * SIM_US,
+                                                      .obeys_after = 300 * SIM_MS,
+                                                      .child = &prompt_child,
+                                                      .children = 1};
+static const struct sim_program wraps_it = {
+    .name = "wraps it", .child = &parent_of_a_zombie, .children = 1};
+
+/* Its child stays a zombie of the proxy's group until init reaps it. By the number alone that
+ * can't be told from a living member, but the search has told it before. */
+static void a_zombie_in_the_group_is_not_waited_for(void **state)
+{
+    (void)state;
+    begin(0, SIM_NO_GROUP_SIGNAL | SIM_SLOW_INIT);
+    sim_teach(&wraps_it);
+    get_ready("wraps it");
+    int64_t begun = sim_now();
+    assert_result(KP_OK, kp_handle_stop(proxy, -1));
+    assert_result(KP_OK, wait_for(KP_STATE_EXITED));
+    assert_between(300 * SIM_MS, 300 * SIM_MS + 2 * SOON, sim_now() - begun);
+}
+
+static const struct sim_program leads = {.name = "leads",
+                                         .leaves_after = 100 * SIM_US,
+                                         .listens_after = 400 * SIM_US,
+                                         .child = &deaf_child,
+                                         .children = 1};
+
+/* The proxy leads a group of its own, in which a child is left that leaves that, too. */
+static void who_leaves_again_is_not_waited_for(void **state)
+{
+    (void)state;
+    sim_teach(&leads);
+    get_ready("leads");
+    pid_t leader = kp_handle_pid(proxy), child = sim_pid(2);
+    sim_join(child, leader);
+    assert_result(KP_OK, kp_handle_stop(proxy, -1));
+    assert_result(KP_AGAIN, kp_handle_wait(proxy, KP_STATE_EXITED, 100, &failure));
+    assert_false(sim_lives(leader));
+    sim_join(child, child);
+    assert_result(KP_OK, wait_for(KP_STATE_EXITED));
+    assert_true(sim_lives(child));
+    sim_kill(child, SIGKILL);
+    sim_run(SIM_MS);
+}
+
 /* ---- HTTP ---------------------------------------------------------------------------------- */
 
 static void assert_http(kp_result expected, int64_t after, struct sim_program program)
@@ -1049,6 +1097,8 @@ int main(void)
         TEST(an_exit_between_probe_and_ready_is_an_exit),
         TEST(the_owner_of_the_listener_is_stopped_with_it),
         TEST(a_deaf_owner_is_killed_at_the_grace),
+        TEST(a_zombie_in_the_group_is_not_waited_for),
+        TEST(who_leaves_again_is_not_waited_for),
         TEST(an_answer_is_told_at_once_and_silence_in_the_end),
         TEST(attaching_starts_and_signals_nobody),
         TEST(attaching_to_another_users_is_refused_at_once),

@@ -117,6 +117,14 @@ void sim_kill(pid_t pid, int signo)
     deliver(known(pid, "sim_kill"), signo);
 }
 
+void sim_join(pid_t pid, pid_t group)
+{
+    Being &being = find(pid);
+    being.group = group;
+    being.band = find(group).self;
+    being.left = true;
+}
+
 size_t sim_living()
 {
     return static_cast<size_t>(

@@ -99,6 +99,7 @@ int sim_lives(pid_t pid);
 int64_t sim_told(pid_t pid, int signo); /* when it got its first such signal; -1: never */
 int64_t sim_grace(pid_t guard);         /* that its script gives the group */
 void sim_kill(pid_t pid, int signo);    /* somebody else does */
+void sim_join(pid_t pid, pid_t group);  /* its own number: it leaves the one it is in */
 size_t sim_living(void);
 
 /* The port. */
