@@ -340,11 +340,12 @@ void kp_handle::begin_stop(int64_t grace)
     set_due(Deadline{0});
 }
 
+// The time counts from the signal on: a host that is stopped in between must not give up at once.
 void kp_handle::kill()
 {
     killed_ = true;
-    limit_ = Deadline::after(sys::now(), kKillTime);
     group_.signal(SIGKILL);
+    limit_ = Deadline::after(sys::now(), kKillTime);
 }
 
 kp_result kp_handle::step_stopping(kp_error *error)

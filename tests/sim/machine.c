@@ -495,6 +495,24 @@ static void more_members_than_are_watched_at_once(void **state)
     assert_between(900 * SIM_MS, 900 * SIM_MS + 5 * SOON, sim_now() - begun);
 }
 
+/* By a terminal, say, while its proxy runs on; until the end of what is done in `calls` calls. */
+static void a_host_may_be_stopped_at_any_moment(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"deaf", "deaf wrapper"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        for (long calls = 1, all = 2; calls < all; calls++) {
+            begin(0, 0);
+            get_ready(names[i]);
+            long before = sim_counted().calls;
+            sim_stop_host(calls, 4 * SIM_S);
+            assert_result(KP_OK, kp_handle_stop(proxy, 50));
+            assert_result(KP_OK, wait_for(KP_STATE_EXITED));
+            end();
+            all = sim_counted().calls - before;
+        }
+}
+
 /* The nth process is the one that is told of. */
 static void assert_given_up(const char *program, size_t nth)
 {
@@ -1081,6 +1099,7 @@ int main(void)
         TEST(a_wrapper_that_leaves_first_costs_nothing_everywhere),
         TEST(an_exit_takes_the_children_along_everywhere),
         TEST(more_members_than_are_watched_at_once),
+        TEST(a_host_may_be_stopped_at_any_moment),
         TEST(what_can_not_be_killed_is_given_up),
         TEST(a_stopped_proxy_is_continued_everywhere),
         TEST(a_proxy_that_left_its_group_is_stopped_everywhere),

@@ -82,6 +82,19 @@ void sim_interrupt_after(int64_t ns)
     world.interrupt_at = world.now + ns;
 }
 
+namespace {
+
+int64_t stop;
+
+} // namespace
+
+void sim_stop_host(long calls, int64_t ns)
+{
+    stop = ns;
+    world.quiet_calls = calls;
+    meanwhile = [] { run_until(world.now + stop); };
+}
+
 pid_t sim_pid(size_t nth)
 {
     return nth < world.beings.size() ? world.beings[nth].pid : 0;

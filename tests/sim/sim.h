@@ -86,10 +86,11 @@ const char *sim_left(void);
 
 /* The clock. */
 int64_t sim_now(void);
-void sim_run(int64_t ns);             /* the host does something else for so long */
-int sim_readable(int fd);             /* the descriptor of kp_handle_fd() */
-int sim_run_until_readable(int fd);   /* 0: nothing due will ever make it so */
-void sim_interrupt_after(int64_t ns); /* a signal handler of the host's runs */
+void sim_run(int64_t ns);                   /* the host does something else for so long */
+int sim_readable(int fd);                   /* the descriptor of kp_handle_fd() */
+int sim_run_until_readable(int fd);         /* 0: nothing due will ever make it so */
+void sim_interrupt_after(int64_t ns);       /* a signal handler of the host's runs */
+void sim_stop_host(long calls, int64_t ns); /* after so many of the platform it does not run */
 
 /* Processes, in the order of their start from 0 on. */
 pid_t sim_pid(size_t nth); /* 0: there were not so many */
