@@ -190,11 +190,11 @@ void listen_or_stop(Being &being)
         try_to_listen(being);
 }
 
+// As by nice(1) and ionice(1), which does not make the guard's mark.
 void renice(Being &being)
 {
     note("process %d makes way for everybody", being.pid);
     being.nice = 19;
-    being.idle = true;
 }
 
 // Of somebody of its own, as a supervisor would.
@@ -210,7 +210,7 @@ void kill_sibling(const Being &being)
 
 void do_something(Being &being)
 {
-    if (being.steady || being.state != Being::Alive)
+    if (being.steady || being.state != Being::Alive || being.doomed || being.stopped)
         return;
     switch (chooser.pick(12)) {
     case 1:
@@ -232,6 +232,7 @@ void do_something(Being &being)
         note("process %d executes another program", being.pid);
         stop_listening(being);
         being.program = draw_child(2);
+        being.veiled = being.veiled || being.program->hidden != 0;
         return;
     case 9:
         return reap_children(being);
@@ -258,15 +259,6 @@ const sim_program *draw_stranger()
     return &program;
 }
 
-// By number alone, or with what a child of the host is taken for, the host's other children could
-// not be told from what the library started: a host that waits for everybody must not have them get
-// a number that is free but for a moment.
-bool host_may_have_others()
-{
-    bool reaps = has(SIM_HOST_REAPS) || has(SIM_HOST_WAITS);
-    return !has(SIM_REUSE) || !reaps;
-}
-
 bool was_ours(const Being &being)
 {
     return std::any_of(world.beings.begin(), world.beings.end(), [&](const Being &other) {
@@ -275,6 +267,15 @@ bool was_ours(const Being &being)
 }
 
 } // namespace
+
+// By number alone, or with what a child of the host is taken for, the host's other children could
+// not be told from what the library started: a host that waits for everybody must not have them get
+// a number that is free but for a moment.
+bool host_may_have_others()
+{
+    bool reaps = has(SIM_HOST_REAPS) || has(SIM_HOST_WAITS);
+    return !has(SIM_REUSE) || !reaps;
+}
 
 void bear_stranger()
 {

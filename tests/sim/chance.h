@@ -19,6 +19,7 @@ void begin_by_chance();
 void teach_proxy();
 
 void bear_stranger();
+bool host_may_have_others(); // children that are not the library's
 void let_stranger_listen(uint16_t port);
 
 } // namespace sim

@@ -86,6 +86,8 @@ class Host {
     template <typename Deed>
     kp_result call(Call call, const char *name, Deed deed, kp_state until = 0);
     bool await_step();
+    void hurry(int64_t grace);
+    int64_t rest_of_grace(int64_t now) const;
     void free_as_a_child();
 
     Told told_;
@@ -144,6 +146,7 @@ kp_result Host::call(Call call, const char *name, Deed deed, kp_state until)
          result < 0 ? error_.message : "", after);
     if (result >= 0 && memcmp(&error_, &untouched, sizeof error_) != 0)
         complain("%s has changed an error without a failure", name);
+    check_state_now(told_);
     check_answer(told_, {call, result, before, after, &error_, until});
     if (told_.handle != nullptr)
         check_awake(told_);
@@ -154,7 +157,8 @@ void Host::begin_proxy()
 {
     world.guard = world.outside = kNobody;
     world.told_at = -1;
-    world.kill_due = kNever;
+    world.somebody_left = false;
+    world.kill_due = world.kill_by = kNever;
     world.grace = told_.grace();
     world.was_short = world.short_of;
     told_.started = world.now;
@@ -190,12 +194,25 @@ void Host::restart()
     bool lives = world.proxy != kNobody && world.beings[world.proxy].state == Being::Alive;
     size_t proxy = world.proxy;
     begin_proxy();
+    told_.seen = 0;
     kp_result result = call(Call::Restart, "kp_handle_restart",
                             [this] { return kp_handle_restart(told_.handle, &error_); });
     if (result == KP_OK)
         count(SIM_RESTARTED);
     if (result == KP_OK && lives)
         complain("restarted, and process %d still lives", world.beings[proxy].pid);
+}
+
+// Until the last of it is gone a second later.
+int64_t Host::rest_of_grace(int64_t now) const
+{
+    return world.kill_by == kNever ? told_.grace() : std::max(int64_t{0}, world.kill_by - now);
+}
+
+void Host::hurry(int64_t grace)
+{
+    world.kill_due = std::min(world.kill_due, world.now + grace);
+    world.kill_by = std::min(world.kill_by, world.now + grace);
 }
 
 void Host::step()
@@ -215,10 +232,9 @@ void Host::wait()
     kp_result result = call(
         Call::Wait, "kp_handle_wait",
         [&] { return kp_handle_wait(told_.handle, until, timeout, &error_); }, until);
-    int64_t most = timeout >= 0 ? timeout * kMillisecond
-                   : until == KP_STATE_READY
-                       ? told_.patience() + 200 * kMillisecond
-                       : std::max(told_.grace(), world.kill_due - begun) + kSecond;
+    int64_t most = timeout >= 0              ? timeout * kMillisecond
+                   : until == KP_STATE_READY ? told_.patience() + 200 * kMillisecond
+                                             : rest_of_grace(begun) + kSecond;
     check_time("kp_handle_wait", begun, stalled, most);
     if (result == KP_AGAIN && world.interrupt_at == kNever && timeout < 0)
         count(SIM_INTERRUPTED);
@@ -232,7 +248,7 @@ void Host::stop()
     kp_state before = kp_handle_state(told_.handle);
     int64_t ns = grace < 0 ? told_.grace() : grace * kMillisecond;
     if (before != KP_STATE_EXITED)
-        world.kill_due = std::min(world.kill_due, world.now + ns);
+        hurry(ns);
     if (grace == 0 && before != KP_STATE_EXITED)
         world.told_at = std::max(world.told_at, int64_t{0});
     call(Call::Stop, "kp_handle_stop", [&] { return kp_handle_stop(told_.handle, grace); });
@@ -283,8 +299,7 @@ void Host::drive()
         step();
     }
     if (before == KP_STATE_STOPPING)
-        check_time("stopping by steps", begun, stalled,
-                   std::max(int64_t{0}, world.kill_due - begun) + kSecond);
+        check_time("stopping by steps", begun, stalled, rest_of_grace(begun) + kSecond);
 }
 
 void Host::run()
@@ -391,6 +406,8 @@ void Host::fork_worker()
         made.name = "worker";
         return made;
     }();
+    if (!host_may_have_others())
+        return;
     Being &being = be_born(worker, kHost, 0, 0);
     being.ours = false;
     being.when[kExits] = world.now + chooser.between(kMicrosecond, kSecond);
@@ -409,12 +426,12 @@ void Host::free()
     int64_t begun = world.now, stalled = world.stalled;
     kp_state before = kp_handle_state(handle);
     if (before != KP_STATE_EXITED)
-        world.kill_due = std::min(world.kill_due, world.now + told_.grace());
+        hurry(told_.grace());
     begin_turn();
     note("kp_handle_free");
     kp_handle_free(handle);
     note("kp_handle_free: done");
-    int64_t rest = before == KP_STATE_EXITED ? 0 : std::max(int64_t{0}, world.kill_due - begun);
+    int64_t rest = before == KP_STATE_EXITED ? 0 : rest_of_grace(begun);
     check_time("kp_handle_free", begun, stalled, rest + kSecond);
     check_nothing_is_left();
     told_.handle = nullptr;
@@ -446,8 +463,17 @@ void Host::do_something()
     try_host_death();
 }
 
+Told *being_told;
+
+void look_at_state()
+{
+    check_state_now(*being_told);
+}
+
 void Host::live()
 {
+    being_told = &told_;
+    at_turn_end = look_at_state;
     draw_spec();
     if (chooser.once_in(30))
         told_.spec.startup_timeout_ms = 0, told_.spec.port = 70000;

@@ -39,14 +39,13 @@ Fd make_end(const Being &being)
 
 // ---- what the library's signals may do
 
-// Everybody has the grace, and is asked first, unless the host is in a hurry. Who has the guard's
-// marks can't be told from it.
+// Everybody has the grace, and is asked first, unless the host is in a hurry.
 void judge_kill(const Being &being)
 {
     bool is_guard = being.pipe != 0 || being.state != Being::Alive || being.doomed;
     if (!world.by_chance || is_guard || being.self == world.outside)
         return;
-    if (world.now < world.kill_due && !(being.idle && being.nice > 0))
+    if (world.now < world.kill_due)
         complain("process %d (%s) is killed %.3f ms before its grace is over", being.pid,
                  being.program->name, static_cast<double>(world.kill_due - world.now) * 1e-6);
     if (being.told[SIGTERM] < 0 && being.born < world.told_at && world.kill_due > world.told_at &&
@@ -61,7 +60,10 @@ void strike(Being &being, int signo, const char *how)
                  being.program->name);
     if (signo == SIGTERM && world.told_at < 0) {
         world.told_at = world.now;
-        world.kill_due = std::min(world.kill_due, world.now + world.grace);
+        if (world.kill_due == kNever) {
+            world.kill_due = world.turn_began + world.grace;
+            world.kill_by = world.now + world.grace;
+        }
     }
     if (signo == SIGKILL) {
         judge_kill(being);
@@ -376,25 +378,14 @@ int signal_number(pid_t pid, int signo)
     return 0;
 }
 
-namespace {
-
-// One who was in it until this turn: nobody can have got its number yet.
-bool was_just_there(pid_t group)
-{
-    return std::any_of(world.beings.begin(), world.beings.end(), [group](const Being &being) {
-        return being.group == group && being.gone_in == world.turn && !being.reaped_by_us;
-    });
-}
-
-} // namespace
-
 int signal_group_number(pid_t group, int signo)
 {
     enter("signal_group_number");
     world.counts.signals += signo != 0;
     int result = strike_each(signo, "signal_group_number",
                              [group](const Being &being) { return being.group == group; });
-    if (result != 0 && signo != 0 && !was_just_there(group))
+    // Its last member may have gone since the library looked: nobody can have got its number yet.
+    if (result != 0 && signo != 0 && world.happened == 0)
         complain("signal_group_number: group %d is a stranger's", group);
     return answered("signal_group_number", group, signo, result);
 }
@@ -684,8 +675,10 @@ int find_owner(const Listener &listener, const Kin &kin, Owner &owner, Process &
     owner = owner_of(listener, kin, outside);
     bool is_short = has(SIM_SHORT) || lacks(kDescriptors);
     bool known = owner == Owner::Kin && !has(SIM_SHORT) && (outside.pid == 0 || outside.end);
-    if (known && outside.end && is_over_or_nobody(world.outside))
+    if (known && outside.end && is_over_or_nobody(world.outside)) {
         world.outside = world.table[static_cast<size_t>(outside.end.get())].being;
+        world.outside_band = world.beings[world.outside].band;
+    }
     note("find_owner = %s%s, outside %d",
          owner == Owner::Kin     ? "kin"
          : owner == Owner::Other ? "other"
@@ -771,6 +764,8 @@ Woke wait_for(const Watch *watches, size_t count, Deadline until)
 Woke Waiter::block(const Watch *watches, size_t count, Deadline until)
 {
     enter("block");
+    if (at_turn_end != nullptr)
+        at_turn_end();
     note("block on %zu, for %.6f ms", count,
          until.is_never() ? -1.0 : static_cast<double>(until.remaining(world.now)) * 1e-6);
     Woke woke = wait_for(watches, count, until);

@@ -110,7 +110,7 @@ namespace {
 
 bool is_hidden_kin(const Being &being, unsigned uid)
 {
-    return being.ours && being.program->hidden && (being.uid == uid || uid == 0);
+    return being.ours && being.veiled && (being.uid == uid || uid == 0);
 }
 
 // By what the library can see.
@@ -137,10 +137,13 @@ void check_no_stranger_listens(const Told &told, uint16_t port)
 
 void check_somebody_listens(const Told &told, uint16_t port)
 {
-    bool any = told.has(KP_SPEC_ANY_LISTENER) || has(SIM_NO_DIAG) || has(SIM_NO_PROC);
+    bool any = has(SIM_NO_DIAG) || has(SIM_NO_PROC);
+    bool blind = told.has(KP_SPEC_ANY_LISTENER) || has(SIM_NO_DIAG);
+    if (blind && told.has(KP_SPEC_PROBE_HTTP))
+        return; // whoever has answered may be gone
     for (const Being &being : world.beings)
         if (being.port == port && (being.listening || being.closed_in == world.turn) &&
-            (being.ours || may_be_unknown(told, being.uid)))
+            (being.ours || told.is_attached() || may_be_unknown(told, being.uid)))
             return;
     bool unseen = world.occupied.count(port) != 0;
     if (!unseen && !(any && !is_quiet()))
@@ -155,15 +158,20 @@ void check_attached(const Told &told, uint16_t port)
             complain("READY, and a listener is of uid %u", being.uid);
 }
 
+// Its end: a tracer keeps it from who waits for it by number.
+bool is_unseen(const Being &being)
+{
+    return being.held && (has(SIM_NO_PIDFD) || world.was_short != 0);
+}
+
 void check_ready(const Told &told)
 {
     uint16_t port = kp_handle_port(told.handle);
-    count(SIM_READY);
     check_somebody_listens(told, port);
     if (told.is_attached())
         return check_attached(told, port);
     check_no_stranger_listens(told, port);
-    if (is_over(world.proxy) && is_quiet())
+    if (is_over(world.proxy) && is_quiet() && !is_unseen(world.beings[world.proxy]))
         complain("READY, and the proxy has ended");
     if (world.guard != kNobody && is_over(world.guard) && is_quiet())
         complain("READY, and the guard has ended");
@@ -172,6 +180,19 @@ void check_ready(const Told &told)
 } // namespace
 
 // ---- EXITED
+
+void check_state_now(Told &told)
+{
+    kp_state state = kp_handle_state(told.handle);
+    if (state == KP_STATE_READY && told.seen != state) {
+        count(SIM_READY);
+        check_ready(told);
+    }
+    // It may have had nobody to ask.
+    if (state == KP_STATE_STOPPING && world.kill_due == kNever)
+        world.kill_due = world.kill_by = world.now + told.grace();
+    told.seen = state;
+}
 
 namespace {
 
@@ -209,8 +230,9 @@ bool may_remain(const Being &being)
 void check_everybody_is_gone()
 {
     for (const Being &being : world.beings) {
-        bool counts = is_member(being) || being.self == world.proxy || being.self == world.outside;
-        if (counts && being.state == Being::Alive && !may_remain(being))
+        bool is_owner = being.self == world.outside && being.band == world.outside_band;
+        bool counts = is_member(being) || being.self == world.proxy || is_owner;
+        if (counts && !being.given_up && being.state == Being::Alive && !may_remain(being))
             complain("EXITED, and process %d (%s) lives", being.pid, being.program->name);
     }
 }
@@ -224,6 +246,8 @@ void check_exited(const Told &told, const Answer &answer)
         check_given_up(answer);
     else
         check_everybody_is_gone();
+    for (Being &being : world.beings)
+        being.given_up = being.given_up || (being.ours && being.state == Being::Alive);
     uint16_t port = kp_handle_port(told.handle);
     if (!told.has(KP_SPEC_NO_RESERVE) && !is_reserved_from(port, true))
         complain("EXITED, and anybody may bind port %u", port);
@@ -296,8 +320,6 @@ void check_answer(const Told &told, const Answer &answer)
         else if (answer.call != Call::Spawn)
             check_failure(told, answer);
     }
-    if (answer.after == KP_STATE_READY && answer.before != KP_STATE_READY)
-        check_ready(told);
     if (answer.after == KP_STATE_EXITED && answer.before != KP_STATE_EXITED)
         check_exited(told, answer);
 }
@@ -305,6 +327,13 @@ void check_answer(const Told &told, const Answer &answer)
 // ---- never stuck
 
 namespace {
+
+// The proxy or the owner of the listener, where it has left the group, and those who went with it.
+bool is_with(size_t outside, const Being &being)
+{
+    return outside != kNobody && being.ours && being.left &&
+           being.band == world.beings[outside].band;
+}
 
 // What the library waits for is there already.
 bool is_due(const Told &told, kp_state state)
@@ -315,9 +344,12 @@ bool is_due(const Told &told, kp_state state)
         return is_over(world.proxy);
     if (state == KP_STATE_STARTING)
         return is_over(world.proxy) || (world.guard != kNobody && is_over(world.guard));
-    return is_over(world.proxy) && is_over(world.outside) &&
+    return is_over(world.proxy) && is_over(world.outside) && !world.somebody_left &&
            std::none_of(world.beings.begin(), world.beings.end(), [](const Being &being) {
-               return is_member(being) && being.state == Being::Alive && being.pipe == 0;
+               bool awaited = being.pipe == 0 || being.doomed; // a guard is ended in the end
+               bool counts =
+                   is_member(being) || is_with(world.outside, being) || is_with(world.proxy, being);
+               return counts && being.state == Being::Alive && awaited && !being.given_up;
            });
 }
 
@@ -386,8 +418,11 @@ void check_nothing_is_left()
     for (const Being &being : world.beings) {
         if (!being.ours)
             continue;
+        // Of a proxy that was traced until another was started nobody knows any more.
+        bool forgotten = being.program->traced_for != 0 &&
+                         (being.self != world.proxy || being.released_in == world.turn);
         if (being.state == Being::Zombie && being.parent == kHost && !being.held &&
-            !outlasts(being))
+            !outlasts(being) && !forgotten)
             complain("left: process %d, a zombie", being.pid);
         bool counts = being.parent == kHost || !being.left;
         if (being.state == Being::Alive && counts && !outlasts(being) && !may_remain(being))

@@ -14,6 +14,7 @@ struct Told {
     kp_spec spec = {}; // with its defaults filled in
     int fd = -1;       // that the host watches
     int64_t started = 0;
+    kp_state seen = 0; // last
 
     bool has(unsigned flag) const { return (spec.flags & flag) != 0; }
     bool is_attached() const { return has(KP_SPEC_ATTACH); }
@@ -32,6 +33,9 @@ struct Answer {
 
 void check_error(const Answer &answer);
 void check_answer(const Told &told, const Answer &answer);
+
+// At the end of each turn of the library's.
+void check_state_now(Told &told);
 
 // Something will go on: a step is due, or an event will tell.
 void check_awake(const Told &told);

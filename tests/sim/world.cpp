@@ -17,6 +17,7 @@ namespace sim {
 World world;
 bool telling = getenv("KP_SIM_HISTORY") != nullptr;
 void (*meanwhile)() = nullptr;
+void (*at_turn_end)() = nullptr;
 void (*act)(Being &being) = nullptr;
 
 namespace {
@@ -202,6 +203,7 @@ void deliver(Being &being, int signo)
     if (being.told[signo] < 0)
         being.told[signo] = world.now;
     if (signo == SIGKILL) {
+        being.doomed = true;
         if (!being.program->stuck)
             end_soon(being, signo, being.program->dies_after);
     } else if (signo == SIGCONT) {
@@ -325,6 +327,7 @@ Being &be_born(const sim_program &program, pid_t parent, pid_t group, uint16_t p
     being.program = &program;
     being.port = port;
     being.uid = program.uid;
+    being.veiled = program.hidden != 0;
     being.born = world.now;
     being.nice = has(SIM_LOW_HOST) ? 19 : 0;
     std::fill(std::begin(being.told), std::end(being.told), -1);
@@ -336,12 +339,16 @@ Being &be_born(const sim_program &program, pid_t parent, pid_t group, uint16_t p
 
 // ---- what a process does when it is time
 
+// Who leads a group can't.
 void leave(Being &being)
 {
+    if (being.group == being.pid)
+        return;
     note("process %d leaves group %d", being.pid, being.group);
     being.group = being.pid;
     being.band = being.self;
     being.left = true;
+    world.somebody_left = world.somebody_left || being.ours;
 }
 
 bool try_to_listen(Being &being)
@@ -405,6 +412,7 @@ void do_release(Being &being)
 {
     note("process %d is let go of by its tracer", being.pid);
     being.held = false;
+    being.released_in = world.turn;
     bury_or_keep(being);
 }
 
@@ -605,6 +613,7 @@ void enter(const char *call)
 void begin_turn()
 {
     ++world.turn;
+    world.turn_began = world.now;
     world.happened = 0;
 }
 

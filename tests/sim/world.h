@@ -53,12 +53,14 @@ struct Being {
     int nice = 0;
     unsigned uid = 0;
     bool idle = false;
+    bool veiled = false; // what it holds can't be seen, or could not for a while
     bool stopped = false, listening = false, answering = false, blinked = false;
-    bool left = false;   // the group that the library made, as its children have
-    bool ours = true;    // the library started it, or a forebear; else it is a stranger
-    bool doomed = false; // it was sent what it dies of, and does nothing more
-    bool held = false;   // by a tracer, though it has ended
-    bool steady = false; // it ignores what can be ignored: the guard, and its helper
+    bool left = false;     // the group that the library made, as its children have
+    bool ours = true;      // the library started it, or a forebear; else it is a stranger
+    bool doomed = false;   // it was sent what it dies of, and does nothing more
+    bool given_up = false; // when its proxy was told to have exited
+    bool held = false;     // by a tracer, though it has ended
+    bool steady = false;   // it ignores what can be ignored: the guard, and its helper
     bool killed_by_us = false;
     bool reaped_by_us = false;
     int waiting = 0;     // a signal that it will see once it is continued
@@ -68,6 +70,7 @@ struct Being {
     int64_t grace = 0;   // a guard's
     int64_t born = 0;
     long gone_in = -1;           // the turn in which it was reaped, ...
+    long released_in = -1;       // let go of by its tracer, ...
     long opened_in = -1;         // began to listen, ...
     long closed_in = -1;         // and did so last
     int64_t told[32] = {};       // when it got each signal first; -1: never
@@ -122,6 +125,7 @@ struct World {
     // A turn of the host's goes from one of its calls, or its waking up, to the next. What happens
     // in between the library can't know in time.
     long turn = 0;
+    int64_t turn_began = 0;
     long happened = 0; // in this turn
 
     // Of random lives.
@@ -135,8 +139,11 @@ struct World {
     size_t guard = kNobody;   // of that
     size_t outside = kNobody; // the owner that the library was last told of
     int64_t told_at = -1;     // when the library first asked this proxy to end
-    int64_t kill_due = kNever; // when the grace is over
-    int64_t grace = 0;         // of the spec
+    int64_t kill_due = kNever;     // when the grace is over, at the earliest,
+    int64_t kill_by = kNever;      // and at the latest
+    bool somebody_left = false;    // a group of the proxy's: nothing tells that
+    size_t outside_band = kNobody; // in which that owner was then
+    int64_t grace = 0;             // of the spec
 };
 
 extern World world;
@@ -157,6 +164,8 @@ void begin_turn();
 
 // Lets something happen by chance; it is called at such points of a random life.
 extern void (*meanwhile)();
+// Looks at what the library has come to, before it blocks.
+extern void (*at_turn_end)();
 // What a process does then when it is its time.
 extern void (*act)(Being &being);
 
