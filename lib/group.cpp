@@ -429,7 +429,7 @@ pid_t Group::somebody() const
     if (member_count_ != 0)
         return members_[0].pid;
     if (outsider_.end)
-        return follower_.end ? follower_.pid : outsider_.pid;
+        return follower_.pid != 0 ? follower_.pid : outsider_.pid; // that has ended
     return seen_ != 0 ? seen_ : id_;
 }
 

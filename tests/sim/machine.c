@@ -828,6 +828,26 @@ static void who_leaves_again_is_not_waited_for(void **state)
     sim_run(SIM_MS);
 }
 
+static const struct sim_program leads_the_stuck = {.name = "leads the stuck",
+                                                   .leaves_after = 100 * SIM_US,
+                                                   .listens_after = 400 * SIM_US,
+                                                   .child = &stuck_child,
+                                                   .children = 1};
+
+/* In the same group of its own: not the leader is told of, which has ended. */
+static void who_is_left_of_that_group_is_given_up(void **state)
+{
+    (void)state;
+    char words[48];
+    sim_teach(&leads_the_stuck);
+    get_ready("leads the stuck");
+    snprintf(words, sizeof words, "process %d of", sim_pid(2));
+    sim_join(sim_pid(2), kp_handle_pid(proxy));
+    assert_result(KP_OK, kp_handle_stop(proxy, 50));
+    assert_result(KP_ERR_SYSTEM, wait_for(KP_STATE_EXITED));
+    assert_non_null(strstr(failure.message, words));
+}
+
 /* ---- HTTP ---------------------------------------------------------------------------------- */
 
 static void assert_http(kp_result expected, int64_t after, struct sim_program program)
@@ -1118,6 +1138,7 @@ int main(void)
         TEST(a_deaf_owner_is_killed_at_the_grace),
         TEST(a_zombie_in_the_group_is_not_waited_for),
         TEST(who_leaves_again_is_not_waited_for),
+        TEST(who_is_left_of_that_group_is_given_up),
         TEST(an_answer_is_told_at_once_and_silence_in_the_end),
         TEST(attaching_starts_and_signals_nobody),
         TEST(attaching_to_another_users_is_refused_at_once),
