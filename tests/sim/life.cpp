@@ -89,6 +89,7 @@ class Host {
     void hurry(int64_t grace);
     int64_t rest_of_grace(int64_t now) const;
     void free_as_a_child();
+    void tell_scene() const;
 
     Told told_;
     char name_[8] = "proxy";
@@ -157,7 +158,7 @@ void Host::begin_proxy()
 {
     world.guard = world.outside = kNobody;
     world.told_at = -1;
-    world.somebody_left = false;
+    world.somebody_left = world.lost = false;
     world.kill_due = world.kill_by = kNever;
     world.grace = told_.grace();
     world.was_short = world.short_of;
@@ -470,6 +471,20 @@ void look_at_state()
     check_state_now(*being_told);
 }
 
+void Host::tell_scene() const
+{
+    static const char *const quirks[] = {
+        "no pidfd",           "no group signal",   "no /proc",     "host ignores SIGCHLD",
+        "slow init",          "host is nice",      "no sock_diag", "",
+        "host waits for all", "numbers are reused"};
+    for (size_t i = 0; i < std::size(quirks); ++i)
+        if (has(1u << i))
+            note("%s", quirks[i]);
+    note("flags 0x%x, %u ms to start, %u ms of grace, port %u, log %d", told_.spec.flags,
+         told_.spec.startup_timeout_ms, told_.spec.stop_grace_ms, told_.spec.port,
+         told_.spec.log_fd);
+}
+
 void Host::live()
 {
     being_told = &told_;
@@ -477,6 +492,7 @@ void Host::live()
     draw_spec();
     if (chooser.once_in(30))
         told_.spec.startup_timeout_ms = 0, told_.spec.port = 70000;
+    tell_scene();
     if (chooser.pick(3) == 0)
         start();
     else

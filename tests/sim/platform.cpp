@@ -246,6 +246,7 @@ void take_child(Being &being, const Launch &launch, Process &child, bool &lost)
     child.pid = born.pid;
     lost = born.state == Being::Gone;
     world.counts.lost += lost;
+    world.lost = world.lost || lost;
     if (!lost)
         child.end = make_end(born);
 }

@@ -139,8 +139,8 @@ void check_somebody_listens(const Told &told, uint16_t port)
 {
     bool any = has(SIM_NO_DIAG) || has(SIM_NO_PROC);
     bool blind = told.has(KP_SPEC_ANY_LISTENER) || has(SIM_NO_DIAG);
-    if (blind && told.has(KP_SPEC_PROBE_HTTP))
-        return; // whoever has answered may be gone
+    if (blind && (told.has(KP_SPEC_PROBE_HTTP) || world.was_short != 0))
+        return; // whoever has answered earlier may be gone
     for (const Being &being : world.beings)
         if (being.port == port && (being.listening || being.closed_in == world.turn) &&
             (being.ours || told.is_attached() || may_be_unknown(told, being.uid)))
@@ -207,31 +207,44 @@ void check_given_up(const Answer &answer)
     sscanf(answer.error->message, "process %d of", &pid);
     const Being *being = newest(pid);
     count(SIM_GIVEN_UP);
+    // Where nobody can look, what is left of a group that the proxy leads may be zombies.
+    bool is_blind = has(SIM_NO_PROC) || world.was_short != 0;
     bool there = being != nullptr && being->ours &&
-                 (being->state == Being::Alive || being->held || !is_quiet());
+                 (being->state == Being::Alive || being->held || !is_quiet() ||
+                  (is_blind && being->left));
     if (!there)
         complain("given up, and there is no process %d", pid);
 }
 
 // Somebody else has ended the guard, and its group can be signalled by number alone, which nobody
-// pins any more.
+// pins any more. Or the leader was gone before it could be held on to.
 bool is_out_of_reach()
 {
+    if (world.lost)
+        return true;
     bool by_number = has(SIM_NO_PIDFD) || has(SIM_NO_GROUP_SIGNAL);
     return by_number && (has(SIM_HOST_REAPS) || has(SIM_HOST_WAITS));
 }
 
 bool may_remain(const Being &being)
 {
-    bool can_not_be_seen = has(SIM_NO_PROC) && being.told[SIGKILL] >= 0 && outlasts(being);
+    bool is_blind = has(SIM_NO_PROC) || world.was_short != 0;
+    bool can_not_be_seen = is_blind && being.told[SIGKILL] >= 0 && outlasts(being);
     return can_not_be_seen || is_out_of_reach();
+}
+
+// One can be held on to: it is the proxy where that has left its group, too, and the leader of the
+// owner's group has ended.
+bool is_held_owner(const Being &being)
+{
+    return being.self == world.outside && being.band == world.outside_band &&
+           !(is_over(being.band) && world.beings[world.proxy].left);
 }
 
 void check_everybody_is_gone()
 {
     for (const Being &being : world.beings) {
-        bool is_owner = being.self == world.outside && being.band == world.outside_band;
-        bool counts = is_member(being) || being.self == world.proxy || is_owner;
+        bool counts = is_member(being) || being.self == world.proxy || is_held_owner(being);
         if (counts && !being.given_up && being.state == Being::Alive && !may_remain(being))
             complain("EXITED, and process %d (%s) lives", being.pid, being.program->name);
     }
@@ -259,12 +272,18 @@ void check_exited(const Told &told, const Answer &answer)
 
 namespace {
 
+// In the group of the proxy that runs.
+bool is_of_now(const Being &being)
+{
+    return being.band == (world.guard != kNobody ? world.guard : world.proxy);
+}
+
 bool is_foreign_possible(uint16_t port)
 {
     if (world.occupied.count(port) != 0 || !is_quiet())
         return true;
     for (const Being &being : world.beings)
-        if (being.port == port && being.listening && (!being.ours || being.left || outlasts(being)))
+        if (being.port == port && being.listening && !is_of_now(being))
             return true;
     return false;
 }

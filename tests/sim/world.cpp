@@ -355,7 +355,8 @@ bool try_to_listen(Being &being)
 {
     if (is_listened_on(being.port) || is_reserved_from(being.port, !being.program->plain))
         return false;
-    note("process %d (%s) listens on %u", being.pid, being.program->name, being.port);
+    note("process %d (%s, group %d) listens on %u", being.pid, being.program->name, being.group,
+         being.port);
     being.listening = true;
     being.socket = ++world.last_socket;
     being.opened_in = world.turn;

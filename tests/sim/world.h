@@ -141,6 +141,7 @@ struct World {
     int64_t told_at = -1;     // when the library first asked this proxy to end
     int64_t kill_due = kNever;     // when the grace is over, at the earliest,
     int64_t kill_by = kNever;      // and at the latest
+    bool lost = false;             // the proxy or the guard, before it could be held on to
     bool somebody_left = false;    // a group of the proxy's: nothing tells that
     size_t outside_band = kNobody; // in which that owner was then
     int64_t grace = 0;             // of the spec
