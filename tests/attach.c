@@ -164,6 +164,19 @@ static void it_listens_elsewhere(void **state)
     close(fd);
 }
 
+static void it_does_not_answer(void **state)
+{
+    struct scene *scene = *state;
+    kp_spec mute = spec_for(FIXTURE("mute", "60000"));
+    mute.port = free_port();
+    assert_result(KP_OK, kp_start(&mute, &scene->second, &scene->error));
+    kp_spec spec = attach_spec((uint16_t)mute.port, 0);
+    spec.startup_timeout_ms = 500;
+    assert_result(KP_OK, start(scene, spec));
+    assert_result(KP_ERR_TIMED_OUT, reach(scene, KP_STATE_READY));
+    assert_null(strstr(scene->error.message, "instead"));
+}
+
 /* ---- Whose it is ---------------------------------------------------------------------- */
 
 static uint16_t somebodys_port;
@@ -263,6 +276,7 @@ int main(void)
         EACH_GUARDED_WAY(it_has_to_speak_http),
         EACH_GUARDED_WAY(it_may_let_nobody_else_in),
         TEST(it_listens_elsewhere),
+        TEST_WAY(it_does_not_answer, "blocking", &ways[0]),
         EACH_GUARDED_WAY(another_users),
         TEST(another_users_where_any_will_do),
         TEST(roots),

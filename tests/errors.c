@@ -58,6 +58,30 @@ static void a_missing_folder(void **state)
     assert_contains(scene->error.message, spec.cwd);
 }
 
+static void a_folder_that_is_none(void **state)
+{
+    struct scene *scene = *state;
+    if (left_out_under_valgrind(__func__))
+        return; /* as above */
+    kp_spec spec = spec_for(FIXTURE("serve"));
+    spec.cwd = fixture();
+    assert_not_spawned(scene, &spec, ENOTDIR);
+    assert_contains(scene->error.message, "cwd");
+}
+
+/* It is not to blame. */
+static void a_missing_program_in_a_folder(void **state)
+{
+    struct scene *scene = *state;
+    if (left_out_under_valgrind(__func__))
+        return; /* as above */
+    kp_spec spec = spec_for(WORDS("./no-such-proxy"));
+    spec.cwd = scene->dir;
+    assert_not_spawned(scene, &spec, ENOENT);
+    assert_contains(scene->error.message, "no-such-proxy");
+    assert_null(strstr(scene->error.message, "cwd"));
+}
+
 /* A message is one line that fits, whatever the program is called. */
 static void a_program_with_a_name_of_any_kind(void **state)
 {
@@ -68,11 +92,13 @@ static void a_program_with_a_name_of_any_kind(void **state)
     memset(name, 'n', sizeof name - 1);
     name[0] = '/';
     name[5] = '\n';
+    name[6] = 0x7f;
     name[sizeof name - 1] = '\0';
     kp_spec spec = spec_for(WORDS(name));
     assert_result(KP_ERR_SPAWN, kp_spawn(&spec, &scene->proxy, &scene->error));
     assert_non_null(memchr(scene->error.message, '\0', sizeof scene->error.message));
     assert_null(strchr(scene->error.message, '\n'));
+    assert_contains(scene->error.message, "/nnnn??nnn");
     assert_contains(scene->error.message, strerror(scene->error.sys_errno));
 }
 
@@ -120,6 +146,14 @@ static void status_zero_has_a_hint(void **state)
     assert_starts_with(reason_of(&scene->error), "exited with status 0 after ");
     assert_contains(scene->error.message, "foreground");
     assert_int_equal(scene->error.exit_code, 0);
+}
+
+static void status_127_has_a_hint(void **state)
+{
+    struct scene *scene = *state;
+    assert_result(KP_ERR_EXITED, spawn(scene, spec_for(SHELL("exec no-such-proxy 2>&-"))));
+    assert_starts_with(reason_of(&scene->error), "exited with status 127 after ");
+    assert_contains(scene->error.message, "not found");
 }
 
 static void a_killing_signal_is_told(void **state)
@@ -228,6 +262,41 @@ static void a_line_longer_than_the_room_is_quoted_in_part(void **state)
     assert_contains(scene->error.output, "end");
 }
 
+/* The room has an odd number of bytes, the character two. */
+static void a_character_is_quoted_whole(void **state)
+{
+    struct scene *scene = *state;
+    const char *script = "i=0; while [ $i -lt 1000 ]; do printf '\\303\\251'; i=$((i+1)); done; "
+                         "exit 1";
+    fail_into_log(scene, SHELL(script), O_RDWR);
+    size_t size = strlen(scene->error.output);
+    assert_int_equal(size, sizeof scene->error.output - 2);
+    assert_starts_with(scene->error.output, "\303\251");
+    assert_string_equal(scene->error.output + size - 2, "\303\251");
+}
+
+static void nothing_but_parts_of_characters(void **state)
+{
+    struct scene *scene = *state;
+    const char *script = "i=0; while [ $i -lt 2000 ]; do printf '\\200'; i=$((i+1)); done; exit 1";
+    fail_into_log(scene, SHELL(script), O_RDWR);
+    assert_string_equal(scene->error.output, "");
+}
+
+static void empty_lines_are_not_quoted(void **state)
+{
+    struct scene *scene = *state;
+    fail_into_log(scene, SHELL("echo; echo; echo; exit 1"), O_RDWR);
+    assert_string_equal(scene->error.output, "");
+}
+
+static void a_null_byte_does_not_end_the_output(void **state)
+{
+    struct scene *scene = *state;
+    fail_into_log(scene, SHELL("printf 'before\\0after\\n'; exit 1"), O_RDWR);
+    assert_output(scene, "before?after");
+}
+
 static void a_pipe_is_written_but_not_quoted(void **state)
 {
     struct scene *scene = *state;
@@ -314,6 +383,17 @@ static void no_error_is_asked_for(void **state)
     assert_null(scene->proxy);
 }
 
+static void no_error_is_asked_for_by_a_step(void **state)
+{
+    struct scene *scene = *state;
+    kp_result told = KP_AGAIN;
+    assert_result(KP_OK, start(scene, spec_for(FIXTURE("exit", "1"))));
+    for (int64_t end = now_ms() + PATIENCE_MS; told == KP_AGAIN && now_ms() < end; sleep_ms(1))
+        told = kp_handle_step(scene->proxy, NULL);
+    assert_result(KP_ERR_EXITED, told);
+    get_exited(scene);
+}
+
 static void a_failed_start_gives_no_handle(void **state)
 {
     struct scene *scene = *state;
@@ -371,10 +451,13 @@ int main(void)
         TEST(a_missing_program_is_named),
         TEST(a_program_that_is_not_executable),
         TEST(a_missing_folder),
+        TEST(a_folder_that_is_none),
+        TEST(a_missing_program_in_a_folder),
         TEST(a_program_with_a_name_of_any_kind),
         EACH_WAY(a_time_out_says_how_long),
         EACH_WAY(an_exit_says_its_status_and_when),
         EACH_WAY(status_zero_has_a_hint),
+        EACH_WAY(status_127_has_a_hint),
         EACH_WAY(a_killing_signal_is_told),
         EACH_WAY(the_fixed_port_is_named),
         EACH_WAY(the_output_comes_with_the_error),
@@ -384,11 +467,16 @@ int main(void)
         TEST(a_silent_proxy_has_no_output),
         TEST(the_last_lines_are_quoted),
         TEST(a_line_longer_than_the_room_is_quoted_in_part),
+        TEST(a_character_is_quoted_whole),
+        TEST(nothing_but_parts_of_characters),
+        TEST(empty_lines_are_not_quoted),
+        TEST(a_null_byte_does_not_end_the_output),
         EACH_WAY(a_pipe_is_written_but_not_quoted),
         TEST(without_a_log_all_goes_to_standard_error),
         EACH_WAY(a_failure_writes_the_error_whole),
         EACH_WAY(a_success_leaves_the_error_alone),
         TEST(no_error_is_asked_for),
+        TEST_WAY(no_error_is_asked_for_by_a_step, "clock", &ways[2]),
         TEST(a_failed_start_gives_no_handle),
         TEST(every_code_has_a_name),
         TEST(other_numbers_are_unknown),

@@ -114,6 +114,10 @@ static void another_protocol(void **state)
     is_refused(*state, "SSH-2.0-dropbear\\r\\nmore", "\"SSH-2.0-dropbear\"");
     is_refused(*state, "\x15\x03\x01", "\"???\"");
     is_refused(*state, "\\r\\n", "\"?\"");
+    is_refused(*state,
+               "a\x7f"
+               "b\\r\\n",
+               "\"a?b\"");
 }
 
 static void a_line_without_an_end(void **state)

@@ -78,6 +78,21 @@ static void only_on_another_port(void **state)
     assert_contains(scene->error.message, "it listens on 127.0.0.1:");
 }
 
+/* The proxy's port is the one to be told of, in whichever order the others are found. */
+static void on_other_ports_and_another_address(void **state)
+{
+    struct scene *scene = *state;
+    char elsewhere[64];
+    if (left_out_on_posix(__func__) || without_ipv6(__func__))
+        return;
+    const char *script = "\"$0\" beside & \"$0\" listen ::1 & \"$0\" beside & wait";
+    kp_spec spec = soon(SHELL(script));
+    spec.port = free_port();
+    assert_result(KP_ERR_TIMED_OUT, spawn(scene, spec));
+    snprintf(elsewhere, sizeof elsewhere, "it listens on [::1]:%u instead", spec.port);
+    assert_contains(scene->error.message, elsewhere);
+}
+
 static void in_a_process_that_left_the_group(void **state)
 {
     struct scene *scene = *state;
@@ -272,6 +287,22 @@ static void an_exit_because_of_another(void **state)
     close(fd);
 }
 
+/* Who can't be in the proxy's way is not named. */
+static void an_exit_beside_another(void **state)
+{
+    struct scene *scene = *state;
+    if (without_ipv6(__func__))
+        return;
+    kp_spec spec = spec_for(FIXTURE("exit", "98"));
+    spec.port = free_port();
+    int fd = bind_socket("::1", (uint16_t)spec.port, BIND_REUSEADDR | BIND_LISTEN);
+    assert_true(fd >= 0);
+    kp_result result = spawn(scene, spec);
+    close(fd);
+    assert_result(KP_ERR_EXITED, result);
+    assert_null(strstr(scene->error.message, "listens there"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -282,6 +313,7 @@ int main(void)
         TEST(after_executing_itself_again),
         TEST(only_on_another_address),
         TEST(only_on_another_port),
+        TEST(on_other_ports_and_another_address),
         TEST(in_a_process_that_left_the_group),
         TEST(where_connections_are_closed_at_once),
         TEST(it_is_stopped),
@@ -295,6 +327,7 @@ int main(void)
         TEST(another_process_on_all_addresses),
         TEST(a_strangers_listener_on_another_address),
         TEST(an_exit_because_of_another),
+        TEST(an_exit_beside_another),
     };
     return RUN(tests);
 }

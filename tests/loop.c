@@ -451,6 +451,18 @@ static void the_clock_is_finite_until_the_end(void **state)
     assert_true(kp_handle_timeout_ns(scene->proxy) == -1);
 }
 
+/* The descriptor tells: nothing has to be looked at in between. */
+static void beside_the_descriptor_the_clock_has_little_to_tell(void **state)
+{
+    struct scene *scene = *state;
+    if (left_out_on_posix(__func__) || left_out_under_valgrind(__func__))
+        return;
+    get_ready(scene, spec_for(FIXTURE("serve")));
+    assert_true(kp_handle_timeout_ns(scene->proxy) >= 0);
+    assert_true(kp_handle_fd(scene->proxy) >= 0);
+    assert_true(kp_handle_timeout_ns(scene->proxy) == -1);
+}
+
 /* Nothing is lost by a host that steps for no reason. */
 static void stepping_for_no_reason_is_harmless(void **state)
 {
@@ -509,6 +521,7 @@ int main(void)
         TEST(it_may_be_made_too_late),
         TEST(it_may_be_made_while_stopping),
         TEST(the_clock_is_finite_until_the_end),
+        TEST_WAY(beside_the_descriptor_the_clock_has_little_to_tell, "blocking", &ways[0]),
         TEST(stepping_for_no_reason_is_harmless),
         TEST(two_handles_in_one_loop),
     };

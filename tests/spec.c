@@ -20,11 +20,11 @@ static char *nothing[] = {NULL};
 static char *nameless[] = {empty_word, NULL};
 
 static char no_equals[] = "JUST_A_NAME", no_name[] = "=value", sets_port[] = "KODA_PROXY_PORT=1";
-static char sets_own_port[] = "OWN_PORT=1", good[] = "GOOD=1";
+static char sets_own_port[] = "OWN_PORT=1", sets_as_long[] = "OWN_PART=1", good[] = "GOOD=1";
 static char *env_no_equals[] = {good, no_equals, NULL};
 static char *env_no_name[] = {good, no_name, NULL};
 static char *env_sets_port[] = {good, sets_port, NULL};
-static char *env_sets_own_port[] = {sets_own_port, good, NULL};
+static char *env_sets_own_port[] = {sets_as_long, sets_own_port, good, NULL};
 
 #define SPEC(...)                                                                                  \
     {                                                                                              \
@@ -78,6 +78,7 @@ static void sizes_that_make_no_sense(void **state)
     refuse_by_both(WRONG({.size = 1, .argv = true_argv}, "size"));
     refuse_by_both(WRONG({.size = offsetof(kp_spec, env) + 4, .argv = true_argv}, "size"));
     refuse_by_both(WRONG({.size = sizeof(size_t), .argv = true_argv}, ""));
+    refuse_by_both(WRONG({.size = 4096 + sizeof(size_t), .argv = true_argv}, "size"));
 }
 
 /* What lies beyond the size that the caller knows is not read: its port would be an error. */
@@ -197,6 +198,14 @@ static void logs_that_are_not_open(void **state)
     refuse_by_both(WRONG(SPEC(.log_fd = INT_MAX), "log_fd"));
 }
 
+static void a_log_that_can_only_be_read(void **state)
+{
+    (void)state;
+    int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    refuse_by_both(WRONG(SPEC(.log_fd = fd), "not open for writing"));
+    close(fd);
+}
+
 static void a_reserved_field_that_is_set(void **state)
 {
     (void)state;
@@ -249,6 +258,7 @@ int main(void)
         TEST(flags_that_do_not_go_with_attaching),
         TEST(ports_above_65535),
         TEST(logs_that_are_not_open),
+        TEST(a_log_that_can_only_be_read),
         TEST(a_reserved_field_that_is_set),
         TEST(no_spec),
         TEST(no_place_for_the_handle),

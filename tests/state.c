@@ -171,6 +171,16 @@ static void only_two_states_can_be_waited_for(void **state)
     assert_state(scene, KP_STATE_STARTING);
 }
 
+static void times_that_make_no_sense(void **state)
+{
+    struct scene *scene = *state;
+    assert_result(KP_OK, start(scene, spec_for(FIXTURE("never"))));
+    assert_result(KP_ERR_INVALID, kp_handle_wait(scene->proxy, KP_STATE_READY, -2, &scene->error));
+    assert_contains(scene->error.message, "-2");
+    assert_result(KP_ERR_INVALID, kp_handle_stop(scene->proxy, -2));
+    assert_state(scene, KP_STATE_STARTING);
+}
+
 static void what_has_passed_can_not_be_waited_for(void **state)
 {
     struct scene *scene = *state;
@@ -488,6 +498,7 @@ int main(void)
         EACH_WAY(a_stop_while_ready_is_no_failure),
         TEST(a_start_that_is_being_stopped_does_not_time_out),
         TEST(only_two_states_can_be_waited_for),
+        TEST(times_that_make_no_sense),
         TEST(what_has_passed_can_not_be_waited_for),
         TEST(what_is_reached_is_not_waited_for),
         TEST(waiting_for_ready_returns_the_failure),

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 /* ---- The grace -------------------------------------------------------------- */
@@ -434,6 +435,59 @@ static void workers_in_the_group_of_an_inner_wrapper(void **state)
     get_exited(scene);
 }
 
+/* That is some job of the host's, which nobody but its own processes may be told of. */
+static void an_owner_in_a_strangers_group(void **state)
+{
+    struct scene *scene = *state;
+    char script[64];
+    if (left_out_without_pidfds(__func__))
+        return;
+    pid_t leader = fork();
+    if (leader == 0) {
+        alarm(PATIENCE_MS / 1000);
+        for (;;)
+            pause();
+    }
+    setpgid(leader, leader);
+    snprintf(script, sizeof script, "\"$0\" join %ld & wait", (long)leader);
+    kp_result result = spawn(scene, spec_for(SHELL(script)));
+    if (result == KP_OK)
+        kp_handle_stop(scene->proxy, -1);
+    kp_result stopped = result == KP_OK ? reach(scene, KP_STATE_EXITED) : result;
+    size_t left = group_size(leader);
+    kill(-leader, SIGKILL);
+    waitpid(leader, NULL, 0);
+    assert_result(KP_OK, stopped);
+    assert_int_equal(left, 1);
+}
+
+static void an_owner_whose_leader_left_its_group(void **state)
+{
+    struct scene *scene = *state;
+    if (left_out_without_pidfds(__func__))
+        return;
+    get_ready(scene, spec_for(FIXTURE("bereft")));
+    uint16_t port = kp_handle_port(scene->proxy);
+    assert_result(KP_OK, kp_handle_stop(scene->proxy, -1));
+    get_exited(scene);
+    assert_false(port_answers(port));
+}
+
+/* It is verified twice, and held once. */
+static void an_owner_that_was_asked(void **state)
+{
+    struct scene *scene = *state;
+    if (left_out_without_pidfds(__func__))
+        return;
+    kp_spec spec = spec_for(SHELL("setsid \"$0\" serve & wait"));
+    spec.flags = KP_SPEC_PROBE_HTTP;
+    get_ready(scene, spec);
+    uint16_t port = kp_handle_port(scene->proxy);
+    assert_result(KP_OK, kp_handle_stop(scene->proxy, -1));
+    get_exited(scene);
+    assert_false(port_answers(port));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -477,6 +531,9 @@ int main(void)
         EACH_WAY(a_worker_that_leaves_the_proxys_own_group),
         EACH_GUARDED_WAY(workers_in_the_group_of_a_wrapper),
         EACH_WAY(workers_in_the_group_of_an_inner_wrapper),
+        EACH_WAY(an_owner_in_a_strangers_group),
+        EACH_WAY(an_owner_whose_leader_left_its_group),
+        EACH_WAY(an_owner_that_was_asked),
     };
     return RUN(tests);
 }

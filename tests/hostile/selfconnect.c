@@ -62,9 +62,9 @@ static unsigned connect_until_it_works(uint16_t port)
     return 0;
 }
 
-static kp_spec spec_of_nobody(uint16_t port, uint32_t flags)
+static kp_spec spec_of_nobody(char *const *never, uint16_t port, uint32_t flags)
 {
-    kp_spec spec = quiet_spec(flags & KP_SPEC_ATTACH ? NULL : FIXTURE("never"));
+    kp_spec spec = quiet_spec(flags & KP_SPEC_ATTACH ? NULL : never);
     if (flags & KP_SPEC_ATTACH)
         spec.log_fd = 0;
     spec.port = port;
@@ -86,7 +86,7 @@ static void print_probes(uint32_t flags, unsigned steps, uint64_t made, uint64_t
  * probe that had connected to itself would be missing there, be it taken for a proxy or not. */
 static void probe_in_vain(struct scene *scene, uint16_t port, uint32_t flags, unsigned probes)
 {
-    assert_result(KP_OK, start(scene, spec_of_nobody(port, flags)));
+    assert_result(KP_OK, start(scene, spec_of_nobody(FIXTURE("never"), port, flags)));
     struct attempts_to_connect before = attempts_to_connect();
     for (unsigned i = 0; i < probes; i++)
         assert_result(KP_AGAIN, kp_handle_step(scene->proxy, &scene->error));
