@@ -144,6 +144,14 @@ static void a_connection_that_is_closed(void **state)
     fails_in_the_end(*state, FIXTURE("hang-up", "60000"), "closed the connection");
 }
 
+/* What listens there now is what counts in the end: nobody. */
+static void a_listener_that_closes_connections_and_goes(void **state)
+{
+    struct scene *scene = *state;
+    const char *script = "\"$0\" hang-up 60000 & sleep 0.3; kill $!; wait; exec sleep 60";
+    assert_result(KP_ERR_TIMED_OUT, spawn(scene, soon(SHELL(script))));
+}
+
 /* As a port forwarder whose own end is not there yet. */
 static void connections_that_were_closed(void **state)
 {
@@ -222,6 +230,7 @@ int main(void)
         EACH_WAY(silence),
         TEST(half_a_line),
         TEST(a_connection_that_is_closed),
+        TEST(a_listener_that_closes_connections_and_goes),
         EACH_WAY(connections_that_were_closed),
         EACH_WAY(a_listener_that_is_closed_again),
         EACH_WAY(an_exit_instead_of_an_answer),

@@ -301,18 +301,27 @@ static void the_reservation_is_in_the_way_of_a_plain_bind(void **state)
     assert_result(KP_OK, wait_for(KP_STATE_READY));
 }
 
-static void a_failed_start_leaves_nothing(void **state)
+static void is_not_executed(void)
 {
-    (void)state;
+    static const struct sim_program forbidden = {.name = "forbidden", .spawn_errno = EPERM};
+    sim_teach(&forbidden);
     kp_spec spec = spec_for("missing");
     assert_result(KP_ERR_SPAWN, kp_start(&spec, &proxy, &failure));
     assert_int_equal(failure.sys_errno, ENOENT);
-    assert_string_equal(sim_left(), "");
+    spec = spec_for("forbidden"); /* as joining a group that is gone would be */
+    assert_result(KP_ERR_SPAWN, kp_start(&spec, &proxy, &failure));
+    assert_int_equal(failure.sys_errno, EPERM);
+}
+
+static void a_failed_start_leaves_nothing(void **state)
+{
+    (void)state;
+    on_each_system(is_not_executed);
 
     static const struct sim_program no_shell = {.name = "/bin/sh", .spawn_errno = EACCES};
     begin(0, 0);
     sim_teach(&no_shell);
-    spec = spec_for("serve");
+    kp_spec spec = spec_for("serve");
     assert_result(KP_ERR_GUARD, kp_start(&spec, &proxy, &failure));
     assert_string_equal(sim_left(), "");
 
@@ -724,6 +733,52 @@ static void an_exit_between_probe_and_ready_is_an_exit(void **state)
     assert_non_null(strstr(failure.message, "did not bind"));
 }
 
+static void a_guard_that_ends_between_probe_and_ready(void **state)
+{
+    (void)state;
+    static const struct sim_program unguarded = {
+        .name = "unguarded", .listens_after = SIM_MS, .loses_guard_when_probed = 1};
+    sim_teach(&unguarded);
+    start(spec_for("unguarded"));
+    assert_result(KP_ERR_GUARD, wait_for(KP_STATE_READY));
+    assert_result(KP_OK, wait_for(KP_STATE_EXITED));
+}
+
+/* Whose they are can't be known, however many they are. */
+static void two_listeners_of_nobody_that_is_known(void **state)
+{
+    (void)state;
+    static const struct sim_program two = {
+        .name = "two", .listens_after = 400 * SIM_US, .child = &serve, .children = 1};
+    begin(0, SIM_NO_PROC);
+    sim_teach(&two);
+    get_ready("two");
+}
+
+/* The port is free from the spawn on, and each probe comes from elsewhere. */
+static void where_nobody_can_bind_beside_a_reservation(void **state)
+{
+    (void)state;
+    begin(0, SIM_NO_SHARE);
+    get_ready("late");
+    assert_int_equal(sim_counted().descriptors, 3); /* two ends and the guard's pipe */
+    assert_result(KP_OK, kp_handle_stop(proxy, -1));
+    assert_result(KP_OK, wait_for(KP_STATE_EXITED));
+    assert_result(KP_OK, kp_handle_restart(proxy, &failure));
+    assert_result(KP_OK, wait_for(KP_STATE_READY));
+}
+
+static void a_probe_that_meets_itself_is_refused(void **state)
+{
+    (void)state;
+    begin(0, SIM_NO_SHARE | SIM_MEETS_ITSELF);
+    int64_t begun = sim_now();
+    get_ready("late");
+    assert_between(700 * SIM_MS, 711 * SIM_MS, sim_now() - begun);
+    assert_result(KP_OK, kp_handle_stop(proxy, -1));
+    assert_result(KP_OK, wait_for(KP_STATE_EXITED));
+}
+
 /* ---- The owner that has left the group ------------------------------------------------------ */
 
 static const struct sim_program left_owner = {.name = "left owner",
@@ -874,6 +929,40 @@ static void an_answer_is_told_at_once_and_silence_in_the_end(void **state)
     assert_http(KP_ERR_NOT_HTTP, 5 * SIM_S, (struct sim_program){.hangs_up = 1});
 }
 
+/* Neither by the clock of the probes nor by a descriptor. */
+static void an_exit_instead_of_an_answer_is_told_on_each_system(void)
+{
+    static const struct sim_program exits = {
+        .name = "exits", .listens_after = SIM_MS, .exits_after = 40 * SIM_MS, .exit_code = 5};
+    sim_teach(&exits);
+    kp_spec spec = spec_for("exits");
+    spec.flags = KP_SPEC_PROBE_HTTP;
+    int64_t begun = sim_now();
+    start(spec);
+    assert_result(KP_ERR_EXITED, wait_for(KP_STATE_READY));
+    assert_between(40 * SIM_MS, 41 * SIM_MS, sim_now() - begun);
+}
+
+static void an_exit_instead_of_an_answer(void **state)
+{
+    (void)state;
+    on_each_system(an_exit_instead_of_an_answer_is_told_on_each_system);
+}
+
+/* A host that was stopped: the proxy has not been late with its answer. */
+static void it_is_asked_after_the_time_out(void **state)
+{
+    (void)state;
+    static const struct sim_program web = {
+        .name = "web", .listens_after = SIM_MS, .says = "HTTP/1.1 200 OK\r\n"};
+    sim_teach(&web);
+    kp_spec spec = spec_for("web");
+    spec.flags = KP_SPEC_PROBE_HTTP;
+    start(spec);
+    sim_run(6 * SIM_S);
+    assert_result(KP_OK, wait_for(KP_STATE_READY));
+}
+
 /* ---- Attaching ------------------------------------------------------------------------------ */
 
 static kp_spec attach_spec(void)
@@ -980,6 +1069,30 @@ static void all_ways_take_the_same_time(void **state)
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         for (size_t j = 0; j < SYSTEMS; j++)
             assert_same_times(names[i], systems[j]);
+}
+
+/* What the descriptor is to hold may have begun before it. */
+static void a_descriptor_that_is_made_late(void **state)
+{
+    (void)state;
+    static const struct sim_program web = {
+        .name = "web", .listens_after = SIM_MS, .says = "HTTP/1.1 200 OK\r\n"};
+    sim_teach(&web);
+    int64_t begun = sim_now();
+    start(spec_for("slow to answer"));
+    sim_run(200 * SIM_MS);
+    assert_result(KP_AGAIN, kp_handle_step(proxy, &failure)); /* the connection is pending */
+    assert_int_equal(drive(BY_DESCRIPTOR, KP_STATE_READY) - begun, 500 * SIM_MS);
+    end();
+    begin(0, 0);
+    sim_teach(&web);
+    kp_spec spec = spec_for("web");
+    spec.flags = KP_SPEC_PROBE_HTTP;
+    start(spec);
+    sim_run(SIM_MS);
+    begun = sim_now();
+    assert_result(KP_AGAIN, kp_handle_step(proxy, &failure)); /* it is asked */
+    assert_int_equal(drive(BY_DESCRIPTOR, KP_STATE_READY) - begun, 0);
 }
 
 static void assert_unmoved_by_steps(kp_state expected)
@@ -1134,15 +1247,22 @@ int main(void)
         TEST(a_listener_that_closes_again_is_waited_for),
         TEST(a_listener_that_is_never_seen),
         TEST(an_exit_between_probe_and_ready_is_an_exit),
+        TEST(a_guard_that_ends_between_probe_and_ready),
+        TEST(two_listeners_of_nobody_that_is_known),
+        TEST(where_nobody_can_bind_beside_a_reservation),
+        TEST(a_probe_that_meets_itself_is_refused),
         TEST(the_owner_of_the_listener_is_stopped_with_it),
         TEST(a_deaf_owner_is_killed_at_the_grace),
         TEST(a_zombie_in_the_group_is_not_waited_for),
         TEST(who_leaves_again_is_not_waited_for),
         TEST(who_is_left_of_that_group_is_given_up),
         TEST(an_answer_is_told_at_once_and_silence_in_the_end),
+        TEST(an_exit_instead_of_an_answer),
+        TEST(it_is_asked_after_the_time_out),
         TEST(attaching_starts_and_signals_nobody),
         TEST(attaching_to_another_users_is_refused_at_once),
         TEST(all_ways_take_the_same_time),
+        TEST(a_descriptor_that_is_made_late),
         TEST(a_step_for_no_reason_changes_nothing),
         TEST(what_is_left_of_the_time_runs_out),
         TEST(a_handler_ends_the_wait),

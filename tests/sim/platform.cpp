@@ -470,7 +470,7 @@ int reserve_port(uint16_t &port, Fd &reservation)
 
 bool can_share(uint16_t)
 {
-    return true;
+    return !has(SIM_NO_SHARE);
 }
 
 int open_reservation(const Fd &reservation, bool open)
@@ -501,10 +501,14 @@ int connect_probe(const Fd &probe, uint16_t port)
         !socket.from_other && !is_reserved_from(port, false) && !is_listened_on(port);
     if (may_meet_itself && !world.by_chance)
         complain("connect_probe: it could meet itself on port %u", port);
-    socket.met_itself = may_meet_itself && world.turn % 2 == 0;
+    int result = answer_at(port);
+    bool is_third = has(SIM_MEETS_ITSELF) && result == ECONNREFUSED &&
+                    !is_reserved_from(port, false) && world.counts.probes % 3 == 0;
+    socket.met_itself = is_third || (may_meet_itself && world.turn % 2 == 0);
     world.counts.met_itself += socket.met_itself;
     socket.port = port;
-    int result = socket.met_itself ? 0 : answer_at(port);
+    if (socket.met_itself)
+        result = 0;
     socket.pending = result == EINPROGRESS;
     const Being *being = listener_at(port);
     socket.being = result == 0 && being != nullptr ? being->self : kNobody;

@@ -41,7 +41,7 @@ struct sim_program {
     int plain;             /* it binds without SO_REUSEADDR */
     int64_t answers_after; /* from its listen() on; until then connections are pending */
     int64_t blinks_for;    /* its listener is closed so long once it was connected to */
-    int dies_when_probed;
+    int dies_when_probed, loses_guard_when_probed;
     const char *says;    /* when it was asked for HTTP; NULL: nothing */
     int hangs_up;        /* instead */
     int hidden;          /* what it holds can't be seen */
@@ -72,7 +72,9 @@ enum {
     SIM_NO_DIAG = 1 << 6,         /* its listeners can't be listed */
     SIM_SHORT = 1 << 7,           /* the host is short of descriptors to look into processes */
     SIM_HOST_WAITS = 1 << 8,      /* another thread of the host's waits for all of its children */
-    SIM_REUSE = 1 << 9            /* numbers of processes are given out again at once */
+    SIM_REUSE = 1 << 9,           /* numbers of processes are given out again at once */
+    SIM_NO_SHARE = 1 << 10,       /* nobody can bind beside a reservation */
+    SIM_MEETS_ITSELF = 1 << 11    /* each third probe that nobody listens to, where it can */
 };
 
 /* A new world. The seed decides how long it takes from a signal to a process's end (0:

@@ -696,6 +696,8 @@ void notice_probe(uint16_t port)
         }
         if (being.program->dies_when_probed != 0)
             end(being, {9, 0});
+        if (being.program->loses_guard_when_probed != 0)
+            end(find(being.group), {-1, 9});
     }
 }
 
