@@ -752,7 +752,9 @@ static void two_listeners_of_nobody_that_is_known(void **state)
         .name = "two", .listens_after = 400 * SIM_US, .child = &serve, .children = 1};
     begin(0, SIM_NO_PROC);
     sim_teach(&two);
-    get_ready("two");
+    start(spec_for("two"));
+    sim_run(SIM_MS);
+    assert_result(KP_OK, wait_for(KP_STATE_READY));
 }
 
 /* The port is free from the spawn on, and each probe comes from elsewhere. */

@@ -1,0 +1,24 @@
+# shellcheck shell=sh
+# SPDX-License-Identifier: Apache-2.0
+# Where the programs of a build with -Db_coverage=true count; run.sh sources this. Hosts of some tests
+# are other users, who may not write into the build's folder, nor see it:
+#
+#     open_counters BUILD    from now on they count in a folder of their own, where everybody may
+#     close_counters BUILD   adds what they have counted to the build, and removes that folder
+
+open_counters() {
+    GCOV_PREFIX=$(mktemp -d /tmp/kp-counters-XXXXXX)
+    export GCOV_PREFIX
+    find "$(realpath "$1")" -name '*.gcno' | sed 's/\.gcno$/.gcda/' | while read -r each_counter; do
+        mkdir -p "$GCOV_PREFIX${each_counter%/*}"
+        : >"$GCOV_PREFIX$each_counter"
+    done
+    chmod -R a+rwX "$GCOV_PREFIX"
+}
+
+close_counters() {
+    find "$GCOV_PREFIX" -name '*.gcda' -empty -delete
+    cp -R "$GCOV_PREFIX$(realpath "$1")/." "$1"
+    rm -rf "$GCOV_PREFIX"
+    unset GCOV_PREFIX
+}
