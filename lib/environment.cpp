@@ -239,7 +239,7 @@ char **plain_environment(char *const *base)
     Entries entries(list_length(base));
     if (!entries)
         return nullptr;
-    for (; base != nullptr && *base != nullptr; ++base)
+    for (; *base != nullptr; ++base)
         entries.keep(*base);
     return entries.build();
 }

@@ -126,8 +126,6 @@ bool is_shortage(int sys_errno)
 
 const char *exit_hint(const Ended &ended)
 {
-    if (ended.was_ready)
-        return "";
     if (ended.exit.code == 0)
         return "; a proxy must stay in the foreground";
     if (ended.exit.code == 127)

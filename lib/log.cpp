@@ -15,11 +15,12 @@ bool is_continuation(char byte)
     return (static_cast<unsigned char>(byte) & 0xc0) == 0x80;
 }
 
-// Where the first whole line begins; in a single long line, the first whole UTF-8 character.
+// Where the first whole line begins, of a text that does not end with a newline; in a single long
+// line, the first whole UTF-8 character.
 size_t whole_start(const char *text, size_t length)
 {
     const char *newline = static_cast<const char *>(memchr(text, '\n', length));
-    if (newline != nullptr && newline + 1 < text + length)
+    if (newline != nullptr)
         return static_cast<size_t>(newline + 1 - text);
     size_t start = 0;
     while (start < length && is_continuation(text[start]))

@@ -20,7 +20,7 @@ pid_t number_of(const char *text)
 {
     char *end;
     long number = strtol(text, &end, 10);
-    return *end == '\0' && number > 0 ? static_cast<pid_t>(number) : 0;
+    return *end == '\0' ? static_cast<pid_t>(number) : 0;
 }
 
 } // namespace
