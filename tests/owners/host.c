@@ -11,6 +11,8 @@
  *   grace=MS          the stop's; 300 without
  *   hold              wait for a line on standard input before the first look at the proxy
  *   no-netlink=ERRNO  have the kernel refuse a socket(AF_NETLINK) with this number
+ *   no-info=ERRNO     have it refuse PIDFD_GET_INFO (before Linux 6.13: ENOTTY)
+ *   no-pidfd=ERRNO    have it refuse a pidfd
  *
  * Prints, each on a line: "started PORT PID"; "result NAME" and "message TEXT"; "took MS",
  * from the first look to the result; after the end of its input "freed MS", and "children none"
@@ -18,6 +20,7 @@
  */
 #include <errno.h>
 #include <kp/kp.h>
+#include <limits.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <stdbool.h>
@@ -32,7 +35,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { LIFETIME_S = 40, EXIT_USAGE = 2, EXIT_CANNOT = 4 };
+enum { LIFETIME_S = 40, EXIT_USAGE = 2, EXIT_CANNOT = 4, PIDFD_CALLS = 0xFF00 };
 
 static bool hold;
 
@@ -44,14 +47,17 @@ static _Noreturn void stop_with(int status, const char *what)
 
 /* ---- Options ------------------------------------------------------------ */
 
-/* All of the filter's system calls are this machine's: the host makes no others. */
-static void refuse_netlink(unsigned error)
+/* Where these bits of this argument are so. All of the filter's system calls are this machine's:
+ * the host makes no others. */
+static void refuse(unsigned call, unsigned argument, unsigned bits, unsigned so, unsigned error)
 {
+    unsigned offset = (unsigned)(offsetof(struct seccomp_data, args) + 8 * argument);
     struct sock_filter code[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_socket, 0, 3),
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[0])),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AF_NETLINK, 0, 1),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 4),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offset),
+        BPF_STMT(BPF_ALU | BPF_AND | BPF_K, bits),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, so, 0, 1),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | error),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
@@ -59,6 +65,11 @@ static void refuse_netlink(unsigned error)
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
         prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) != 0)
         stop_with(EXIT_CANNOT, "seccomp");
+}
+
+static void refuse_netlink(unsigned error)
+{
+    refuse(SYS_socket, 0, UINT_MAX, AF_NETLINK, error);
     if (socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, 0) >= 0 || errno != (int)error)
         stop_with(EXIT_CANNOT, "netlink is still there");
 }
@@ -86,6 +97,10 @@ static void take_option(const char *option, kp_spec *spec)
         hold = true;
     else if (takes_number(option, "no-netlink=", &error))
         refuse_netlink(error);
+    else if (takes_number(option, "no-info=", &error))
+        refuse(SYS_ioctl, 1, PIDFD_CALLS, PIDFD_CALLS, error);
+    else if (takes_number(option, "no-pidfd=", &error))
+        refuse(SYS_pidfd_open, 0, 0, 0, error);
     else
         stop_with(EXIT_USAGE, option);
 }

@@ -161,6 +161,15 @@ OWN_IN_A_VIEW = (
 )
 # An owner outside of the group is found for the stop although its parent is hidden.
 HIDEPID = ("hidepid_1", "hidepid_2", "hidepid_4")
+# Whose an unreadable process is, /proc/PID/status has to tell.
+OLD_KERNELS = {
+    "before_6_13": [f"no-info={errno.ENOTTY}"],
+    "before_5_3": [f"no-info={errno.ENOTTY}", f"no-pidfd={errno.ENOSYS}"],
+}
+OWN_ON_OLD_KERNELS = {
+    ROOT: ("serving", "without_a_main_thread", "of_another_user"),
+    USER: ("serving", "undumpable", "in_an_undumpable_worker", "without_a_main_thread"),
+}
 OWN_WITHOUT_NETLINK = ("serving", "in_a_worker", "on_any_address_of_both_families")
 
 
@@ -197,6 +206,13 @@ def own_tests():
             for number in (errno.EPERM, errno.EAFNOSUPPORT):
                 label = f"{name}_of_{who}_without_netlink_{errno.errorcode[number]}"
                 yield label, is_ready(name, uid, options=[f"no-netlink={number}"])
+
+
+def own_on_old_kernels_tests():
+    for who, uid in (("root", ROOT), ("user", USER)):
+        for name in OWN_ON_OLD_KERNELS[uid]:
+            for kernel, options in OLD_KERNELS.items():
+                yield f"{name}_of_{who}_{kernel}", is_ready(name, uid, options=options)
 
 
 # ---- Another's -----------------------------------------------------------------------------
@@ -391,6 +407,8 @@ OTHERS = {
         (), USER, USER, [f"no-netlink={errno.EPERM}"], check_accepted),
     # Unreadable, but not of the listener's user.
     "opened_for_an_undumpable_proxy": opened(["undumpable"], USER, OTHER),
+    **{f"opened_for_an_undumpable_proxy_{kernel}": opened(["undumpable"], USER, OTHER, options)
+       for kernel, options in OLD_KERNELS.items()},
     # Unreadable, and of the listener's user: the owner is unknown, and accepted.
     "opened_for_an_undumpable_proxy_by_its_own_user": opened(
         ["undumpable"], USER, USER, verdict=check_accepted),
@@ -443,7 +461,7 @@ class Searches(scenes.Beside):
     at_once = 1  # they need the machine
 
 
-Own.add(dict(own_tests()))
+Own.add(dict(own_tests()) | dict(own_on_old_kernels_tests()))
 Others.add(OTHERS)
 Searches.add(CROWDS)
 

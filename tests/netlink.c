@@ -1,0 +1,288 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the kernel answers when it is asked who listens. The library reads it by recv(), which is
+ * this program's here: it plays answers that are rare, or that no kernel should give, and then lets
+ * the kernel's own through. None of them may keep a proxy from becoming ready.
+ */
+#include "support.h"
+#include <arpa/inet.h>
+#include <errno.h>
+#include <linux/inet_diag.h>
+#include <linux/netlink.h>
+#include <sys/socket.h>
+
+/* ---- The answers ----------------------------------------------------------- */
+
+enum { MOST_BYTES = 512 };
+
+/* What one recv() gives: an error, or bytes. */
+struct answer {
+    int error;
+    size_t size;
+    char bytes[MOST_BYTES];
+};
+
+static struct answer next_answer;
+static bool is_next; /* else the kernel is asked */
+static bool repeats; /* it is the next one again and again */
+static int asked;    /* how often the kernel was */
+
+static bool is_netlink(int fd)
+{
+    int domain = 0;
+    socklen_t size = sizeof domain;
+    return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0 && domain == AF_NETLINK;
+}
+
+ssize_t recv(int fd, void *buffer, size_t size, int flags)
+{
+    if (!is_next || !is_netlink(fd)) {
+        asked += is_netlink(fd);
+        return recvfrom(fd, buffer, size, flags, NULL, NULL);
+    }
+    is_next = repeats;
+    memcpy(buffer, next_answer.bytes, next_answer.size);
+    errno = next_answer.error;
+    return next_answer.error != 0 ? -1 : (ssize_t)next_answer.size;
+}
+
+static void add(const void *bytes, size_t size)
+{
+    assert_true(next_answer.size + size <= MOST_BYTES);
+    memcpy(next_answer.bytes + next_answer.size, bytes, size);
+    next_answer.size += size;
+}
+
+/* The length is what the header says it is. */
+static void add_header(unsigned type, size_t length)
+{
+    struct nlmsghdr header = {.nlmsg_len = (uint32_t)length, .nlmsg_type = (uint16_t)type};
+    add(&header, sizeof header);
+}
+
+static void add_number(unsigned type, int number)
+{
+    add_header(type, NLMSG_LENGTH(sizeof number));
+    add(&number, sizeof number);
+}
+
+/* Of a stranger whom nobody can find, on [::], with something behind it. */
+static struct inet_diag_msg stranger(void)
+{
+    return (struct inet_diag_msg){.idiag_family = AF_INET6, .idiag_inode = 1};
+}
+
+static void add_listener(struct inet_diag_msg message, const void *behind, size_t size)
+{
+    add_header(TCPDIAG_GETSOCK, NLMSG_LENGTH(sizeof message) + size);
+    add(&message, sizeof message);
+    add(behind, size);
+}
+
+static void add_attribute(unsigned type, size_t length)
+{
+    struct nlattr attribute = {.nla_len = (uint16_t)length, .nla_type = (uint16_t)type};
+    char behind[sizeof attribute + 4] = "";
+    memcpy(behind, &attribute, sizeof attribute);
+    add_listener(stranger(), behind, sizeof behind);
+}
+
+/* ---- What becomes of them ------------------------------------------------------ */
+
+static void begin(int error)
+{
+    next_answer = (struct answer){.error = error};
+}
+
+/* The answer comes to the first question about a proxy that listens. How often the kernel was
+ * asked afterwards. */
+static int times_asked_after(struct scene *scene)
+{
+    assert_result(KP_OK, start(scene, spec_for(FIXTURE("serve"))));
+    while (!port_answers(kp_handle_port(scene->proxy)))
+        sleep_ms(1);
+    is_next = true;
+    asked = 0;
+    assert_result(KP_OK, reach(scene, KP_STATE_READY));
+    int times = asked;
+    assert_false(is_next);
+    kp_handle_free(scene->proxy);
+    scene->proxy = NULL;
+    return times;
+}
+
+/* That it tells nothing is no reason to ask again. */
+static void is_believed(struct scene *scene)
+{
+    assert_int_equal(times_asked_after(scene), 0);
+}
+
+static void is_asked_again(struct scene *scene)
+{
+    assert_true(times_asked_after(scene) > 0);
+}
+
+static void an_interrupted_call(void **state)
+{
+    begin(EINTR);
+    is_asked_again(*state);
+}
+
+static void a_failed_call(void **state)
+{
+    begin(EIO);
+    is_believed(*state);
+}
+
+static void a_shortage_that_passes(void **state)
+{
+    begin(ENOBUFS);
+    is_asked_again(*state);
+}
+
+static void nothing(void **state)
+{
+    begin(0);
+    is_believed(*state);
+}
+
+static void a_refusal(void **state)
+{
+    begin(0);
+    add_number(NLMSG_ERROR, -EPERM);
+    is_believed(*state);
+}
+
+static void a_list_that_was_cut_short(void **state)
+{
+    begin(0);
+    add_number(NLMSG_DONE, -EIO);
+    is_believed(*state);
+}
+
+static void a_list_that_was_cut_short_for_want_of_memory(void **state)
+{
+    begin(0);
+    add_number(NLMSG_DONE, -ENOMEM);
+    is_asked_again(*state);
+}
+
+static void an_end_without_a_number(void **state)
+{
+    begin(0);
+    add_header(NLMSG_DONE, NLMSG_HDRLEN);
+    is_asked_again(*state);
+}
+
+static void half_a_header(void **state)
+{
+    begin(0);
+    add_header(NLMSG_DONE, 4);
+    is_believed(*state);
+}
+
+static void less_than_the_header_says(void **state)
+{
+    begin(0);
+    add_header(NLMSG_DONE, NLMSG_HDRLEN + 4);
+    is_believed(*state);
+}
+
+/* It is passed over, and there is nobody. */
+static void a_message_that_is_too_short(void **state)
+{
+    begin(0);
+    add_header(TCPDIAG_GETSOCK, NLMSG_HDRLEN + 4);
+    add("abc", 4);
+    add_number(NLMSG_DONE, 0);
+    is_asked_again(*state);
+}
+
+static void a_listener_that_is_being_closed(void **state)
+{
+    struct inet_diag_msg message = stranger();
+    message.idiag_inode = 0;
+    begin(0);
+    add_listener(message, NULL, 0);
+    add_number(NLMSG_DONE, 0);
+    is_asked_again(*state);
+}
+
+/* Of a length that is not rounded up; the bytes that would round it are missing. */
+static void a_last_message_with_an_odd_length(void **state)
+{
+    begin(0);
+    add_listener(stranger(), "", 1);
+    is_asked_again(*state);
+}
+
+static void an_attribute_without_a_length(void **state)
+{
+    begin(0);
+    add_attribute(INET_DIAG_SKV6ONLY, 0);
+    add_number(NLMSG_DONE, 0);
+    is_asked_again(*state);
+}
+
+static void an_attribute_that_is_longer_than_its_message(void **state)
+{
+    begin(0);
+    add_attribute(INET_DIAG_SKV6ONLY, 100);
+    add_number(NLMSG_DONE, 0);
+    is_asked_again(*state);
+}
+
+static void stays_on_a_device(struct scene *scene, unsigned device, kp_result expected)
+{
+    struct inet_diag_msg message = stranger();
+    kp_spec spec = spec_for(FIXTURE("serve"));
+    message.id.idiag_if = device;
+    spec.startup_timeout_ms = under_valgrind() ? 3000 : 500;
+    begin(0);
+    add_listener(message, NULL, 0);
+    add_number(NLMSG_DONE, 0);
+    is_next = repeats = true;
+    kp_result result = spawn(scene, spec);
+    is_next = repeats = false;
+    assert_result(expected, result);
+}
+
+/* The loopback device's is reached, another's is not. */
+static void a_listener_on_a_device(void **state)
+{
+    stays_on_a_device(*state, 1, KP_ERR_FOREIGN_LISTENER);
+    stays_on_a_device(*state, 2, KP_ERR_TIMED_OUT);
+}
+
+/* On POSIX nobody is asked. */
+static void run_left_out(void **state)
+{
+    (void)state;
+    left_out_on_posix("what the kernel answers");
+}
+
+#define PLAY(name) TEST_WAY(name, "blocking", &ways[0])
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        PLAY(an_interrupted_call),
+        PLAY(a_failed_call),
+        PLAY(a_shortage_that_passes),
+        PLAY(nothing),
+        PLAY(a_refusal),
+        PLAY(a_list_that_was_cut_short),
+        PLAY(a_list_that_was_cut_short_for_want_of_memory),
+        PLAY(an_end_without_a_number),
+        PLAY(half_a_header),
+        PLAY(less_than_the_header_says),
+        PLAY(a_message_that_is_too_short),
+        PLAY(a_listener_that_is_being_closed),
+        PLAY(a_last_message_with_an_odd_length),
+        PLAY(an_attribute_without_a_length),
+        PLAY(an_attribute_that_is_longer_than_its_message),
+        PLAY(a_listener_on_a_device),
+    };
+    const struct CMUnitTest elsewhere[] = {TEST(run_left_out)};
+    return on_posix() ? RUN(elsewhere) : RUN(tests);
+}
