@@ -198,16 +198,6 @@ static void a_message_that_is_too_short(void **state)
     is_asked_again(*state);
 }
 
-static void a_listener_that_is_being_closed(void **state)
-{
-    struct inet_diag_msg message = stranger();
-    message.idiag_inode = 0;
-    begin(0);
-    add_listener(message, NULL, 0);
-    add_number(NLMSG_DONE, 0);
-    is_asked_again(*state);
-}
-
 /* Of a length that is not rounded up; the bytes that would round it are missing. */
 static void a_last_message_with_an_odd_length(void **state)
 {
@@ -232,11 +222,10 @@ static void an_attribute_that_is_longer_than_its_message(void **state)
     is_asked_again(*state);
 }
 
-static void stays_on_a_device(struct scene *scene, unsigned device, kp_result expected)
+/* A listener that is there for good. */
+static void comes_of(struct scene *scene, kp_result expected, struct inet_diag_msg message)
 {
-    struct inet_diag_msg message = stranger();
     kp_spec spec = spec_for(FIXTURE("serve"));
-    message.id.idiag_if = device;
     spec.startup_timeout_ms = under_valgrind() ? 3000 : 500;
     begin(0);
     add_listener(message, NULL, 0);
@@ -250,8 +239,19 @@ static void stays_on_a_device(struct scene *scene, unsigned device, kp_result ex
 /* The loopback device's is reached, another's is not. */
 static void a_listener_on_a_device(void **state)
 {
-    stays_on_a_device(*state, 1, KP_ERR_FOREIGN_LISTENER);
-    stays_on_a_device(*state, 2, KP_ERR_TIMED_OUT);
+    struct inet_diag_msg message = stranger();
+    message.id.idiag_if = 1;
+    comes_of(*state, KP_ERR_FOREIGN_LISTENER, message);
+    message.id.idiag_if = 2;
+    comes_of(*state, KP_ERR_TIMED_OUT, message);
+}
+
+/* It has no number any more. */
+static void a_listener_that_is_being_closed(void **state)
+{
+    struct inet_diag_msg message = stranger();
+    message.idiag_inode = 0;
+    comes_of(*state, KP_ERR_TIMED_OUT, message);
 }
 
 /* On POSIX nobody is asked. */

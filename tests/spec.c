@@ -24,7 +24,8 @@ static char sets_own_port[] = "OWN_PORT=1", sets_as_long[] = "OWN_PART=1", good[
 static char *env_no_equals[] = {good, no_equals, NULL};
 static char *env_no_name[] = {good, no_name, NULL};
 static char *env_sets_port[] = {good, sets_port, NULL};
-static char *env_sets_own_port[] = {sets_as_long, sets_own_port, good, NULL};
+static char *env_sets_own_port[] = {sets_own_port, good, NULL};
+static char *env_sets_others[] = {sets_port, sets_as_long, NULL};
 
 #define SPEC(...)                                                                                  \
     {                                                                                              \
@@ -133,12 +134,12 @@ static void a_port_variable_of_ones_own(void **state)
     refuse_by_both(WRONG(SPEC(.port_env = "A=B"), "port_env"));
 }
 
-/* Only the variable that carries the port is the library's. */
+/* Only the variable that carries the port is the library's, by its whole name. */
 static void the_default_port_variable_is_free_when_another_carries_the_port(void **state)
 {
     struct scene *scene = *state;
     kp_spec spec = spec_for(FIXTURE("never"));
-    spec.env = env_sets_port;
+    spec.env = env_sets_others;
     spec.port_env = "OWN_PORT";
     assert_result(KP_OK, start(scene, spec));
 }

@@ -64,10 +64,11 @@ class Coverage:
             raise SystemExit(f"{build} was not built with -Db_coverage=true")
         told = subprocess.run(
             ["gcov", "--json-format", "--branch-probabilities", "--stdout", *notes],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # that what never ran has no data
-            check=True,
+            capture_output=True,
+            check=False,
         )
+        if told.returncode != 0:
+            raise SystemExit(f"gcov: {told.stderr.decode()}")
         for unit in map(json.loads, told.stdout.splitlines()):
             for file in unit["files"]:
                 path = Path(os.path.normpath(Path(unit["current_working_directory"], file["file"])))
