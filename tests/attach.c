@@ -179,6 +179,8 @@ static void it_does_not_answer(void **state)
 
 /* ---- Whose it is ---------------------------------------------------------------------- */
 
+enum { NOBODY = 65534 };
+
 static uint16_t somebodys_port;
 
 /* Until it is killed. */
@@ -262,6 +264,35 @@ static void roots(void **state)
     assert_int_equal(in_child(attach_as_somebody, scene), 0);
 }
 
+/* The number is that of all who have none, but where everybody has one. */
+static void attach_as_nobody(struct scene *scene)
+{
+    uint16_t port = free_port();
+    CHECK(become_user(NOBODY));
+    int fd = bind_socket("127.0.0.1", port, BIND_REUSEADDR | BIND_LISTEN);
+    kp_spec spec = attach_spec(port, 0);
+    CHECK(fd >= 0 && kp_spawn(&spec, &scene->proxy, &scene->error) == KP_OK);
+    kp_handle_free(scene->proxy);
+}
+
+static bool all_users_have_numbers(void)
+{
+    unsigned inside = 1, outside = 1, count = 0;
+    char text[128];
+    file_read("/proc/self/uid_map", text, sizeof text);
+    return sscanf(text, "%u %u %u", &inside, &outside, &count) == 3 && inside == 0 &&
+           outside == 0 && count == UINT32_MAX;
+}
+
+static void nobodys(void **state)
+{
+    if (geteuid() != 0 && left_out(__func__, "without root"))
+        return;
+    if (!on_posix() && !all_users_have_numbers() && left_out(__func__, "in a user namespace"))
+        return;
+    assert_int_equal(in_child(attach_as_nobody, *state), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -280,6 +311,7 @@ int main(void)
         EACH_GUARDED_WAY(another_users),
         TEST(another_users_where_any_will_do),
         TEST(roots),
+        TEST(nobodys),
     };
     return RUN(tests);
 }
