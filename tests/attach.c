@@ -2,8 +2,11 @@
 /* KP_SPEC_ATTACH: a proxy that runs already is probed, and left alone. */
 #include "process.h"
 #include "support.h"
+#include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -179,7 +182,7 @@ static void it_does_not_answer(void **state)
 
 /* ---- Whose it is ---------------------------------------------------------------------- */
 
-enum { NOBODY = 65534 };
+enum { NOBODY = 65534, UNABLE = 3 };
 
 static uint16_t somebodys_port;
 
@@ -293,6 +296,50 @@ static void nobodys(void **state)
     assert_int_equal(in_child(attach_as_nobody, *state), 0);
 }
 
+/* "INSIDE OUTSIDE COUNT" of a user namespace in which the listener's user has no number. */
+static const char *map;
+
+static bool enter_namespace(void)
+{
+    int fd = -1;
+    bool fine = unshare(CLONE_NEWUSER) == 0 && prctl(PR_SET_DUMPABLE, 1) == 0 &&
+                (fd = open("/proc/self/uid_map", O_WRONLY | O_CLOEXEC)) >= 0 &&
+                write(fd, map, strlen(map)) == (ssize_t)strlen(map);
+    close(fd);
+    return fine;
+}
+
+static void attach_in_a_namespace(struct scene *scene)
+{
+    CHECK(strstr(map, "54321") == NULL || become_somebody());
+    if (!enter_namespace())
+        _exit(UNABLE);
+    kp_spec spec = attach_spec(somebodys_port, 0);
+    CHECK(kp_spawn(&spec, &scene->proxy, &scene->error) == KP_ERR_FOREIGN_LISTENER);
+}
+
+/* All of them share one there. */
+static void who_has_no_number(void **state)
+{
+    struct scene *scene = *state;
+    static const char *const maps[] = {"0 0 1", "5 0 1", "0 54321 1"};
+    if (left_out_on_posix(__func__))
+        return;
+    if (geteuid() != 0 && left_out(__func__, "without root"))
+        return;
+    for (size_t i = 0; i < sizeof maps / sizeof *maps; i++) {
+        map = maps[i];
+        pid_t pid = i == 2 ? 0 : start_somebody();
+        somebodys_port = i == 2 ? run(scene, FIXTURE("serve")) : somebodys_port;
+        int status = in_child(attach_in_a_namespace, scene);
+        if (pid != 0)
+            end_somebody(pid);
+        if (status == UNABLE && left_out(__func__, "without user namespaces"))
+            return;
+        assert_int_equal(status, 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -312,6 +359,7 @@ int main(void)
         TEST(another_users_where_any_will_do),
         TEST(roots),
         TEST(nobodys),
+        TEST(who_has_no_number),
     };
     return RUN(tests);
 }

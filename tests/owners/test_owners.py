@@ -157,7 +157,7 @@ MANY_OF_ITS_OWN = {
 # What is worth a look where little can be seen.
 OWN_IN_A_VIEW = (
     "serving", "in_a_worker", "undumpable", "without_a_main_thread", "of_another_user",
-    "of_another_user_below_a_shell", "setuid",
+    "of_another_user_below_a_shell", "setuid", "in_workers_with_sockets_of_their_own",
 )
 # An owner outside of the group is found for the stop although its parent is hidden.
 HIDEPID = ("hidepid_1", "hidepid_2", "hidepid_4")

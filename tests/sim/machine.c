@@ -744,19 +744,6 @@ static void a_guard_that_ends_between_probe_and_ready(void **state)
     assert_result(KP_OK, wait_for(KP_STATE_EXITED));
 }
 
-/* Whose they are can't be known, however many they are. */
-static void two_listeners_of_nobody_that_is_known(void **state)
-{
-    (void)state;
-    static const struct sim_program two = {
-        .name = "two", .listens_after = 400 * SIM_US, .child = &serve, .children = 1};
-    begin(0, SIM_NO_PROC);
-    sim_teach(&two);
-    start(spec_for("two"));
-    sim_run(SIM_MS);
-    assert_result(KP_OK, wait_for(KP_STATE_READY));
-}
-
 /* The port is free from the spawn on, and each probe comes from elsewhere. */
 static void where_nobody_can_bind_beside_a_reservation(void **state)
 {
@@ -1250,7 +1237,6 @@ int main(void)
         TEST(a_listener_that_is_never_seen),
         TEST(an_exit_between_probe_and_ready_is_an_exit),
         TEST(a_guard_that_ends_between_probe_and_ready),
-        TEST(two_listeners_of_nobody_that_is_known),
         TEST(where_nobody_can_bind_beside_a_reservation),
         TEST(a_probe_that_meets_itself_is_refused),
         TEST(the_owner_of_the_listener_is_stopped_with_it),
