@@ -3,8 +3,8 @@
 # Where the programs of a build with -Db_coverage=true count; run.sh sources this. Hosts of some tests
 # are other users, who may not write into the build's folder, nor see it:
 #
-#     open_counters BUILD    from now on they count on in a folder of their own, where everybody may
-#     close_counters BUILD   takes what they have counted into the build, and removes that folder
+#     open_counters BUILD    from now on they count, from nothing, in a folder where everybody may
+#     close_counters BUILD   leaves what they have counted in the build, and removes that folder
 
 open_counters() {
     GCOV_PREFIX=$(mktemp -d /tmp/kp-counters-XXXXXX)
@@ -14,12 +14,12 @@ open_counters() {
     find "$(realpath "$1")" -name '*.gcno' | sed 's/\.gcno$/.gcda/' | while read -r each_counter; do
         mkdir -p "$GCOV_PREFIX${each_counter%/*}"
         : >"$GCOV_PREFIX$each_counter"
-        [ ! -e "$each_counter" ] || cp "$each_counter" "$GCOV_PREFIX$each_counter"
     done
     chmod -R a+rwX "$GCOV_PREFIX"
 }
 
 close_counters() {
+    find "$1" -name '*.gcda' -delete
     find "$GCOV_PREFIX" -name '*.gcda' -empty -delete
     cp -R "$GCOV_PREFIX$(realpath "$1")/." "$1"
     rm -rf "$GCOV_PREFIX"

@@ -59,7 +59,7 @@ class Coverage:
         self.sources: dict[str, list[str]] = {}
 
     def add_build(self, build: Path) -> None:
-        notes = sorted(str(path) for path in build.resolve().rglob("*.gcno"))
+        notes = sorted(str(path) for path in build.resolve().rglob("*.cpp.gcno"))
         if not notes:
             raise SystemExit(f"{build} was not built with -Db_coverage=true")
         told = subprocess.run(
@@ -67,8 +67,9 @@ class Coverage:
             capture_output=True,
             check=False,
         )
-        if told.returncode != 0:
-            raise SystemExit(f"gcov: {told.stderr.decode()}")
+        if told.returncode != 0:  # as after a build since the run
+            complaints = [line for line in told.stderr.decode().splitlines() if "cannot open" not in line]
+            raise SystemExit("\n".join(["gcov failed:", *complaints]))
         for unit in map(json.loads, told.stdout.splitlines()):
             for file in unit["files"]:
                 path = Path(os.path.normpath(Path(unit["current_working_directory"], file["file"])))
