@@ -68,8 +68,8 @@ class Coverage:
             check=False,
         )
         if told.returncode != 0:  # as after a build since the run
-            complaints = [line for line in told.stderr.decode().splitlines() if "cannot open" not in line]
-            raise SystemExit("\n".join(["gcov failed:", *complaints]))
+            lines = told.stderr.decode().splitlines()
+            raise SystemExit("\n".join(line for line in lines if "cannot open" not in line))
         for unit in map(json.loads, told.stdout.splitlines()):
             for file in unit["files"]:
                 path = Path(os.path.normpath(Path(unit["current_working_directory"], file["file"])))
@@ -125,11 +125,12 @@ def read_list(path: Path) -> dict[Branch, str]:
     return listed
 
 
-def print_table(coverage: Coverage, taken: set[Branch], listed: set[Branch], all: set[Branch]) -> None:
+def print_table(coverage: Coverage, taken: set[Branch], listed: set[Branch]) -> None:
     names = sorted(coverage.lines)
+    branches = taken | set(coverage.branches(taken=False))
     print(f"{'':34}{'lines':>8}{'branches':>10}{'taken':>8}{'listed':>8}{'missing':>9}")
     for name in [*names, ""]:
-        mine = {branch for branch in all if branch.line.file.startswith(name)}
+        mine = {branch for branch in branches if branch.line.file.startswith(name)}
         lines = sum(len(coverage.lines[other]) for other in names if other.startswith(name))
         missing = mine - taken - listed
         print(
@@ -152,7 +153,8 @@ def main(builds: list[str]) -> int:
     coverage = Coverage()
     for build in builds:
         coverage.add_build(Path(build))
-    taken, untaken = set(coverage.branches(True)), set(coverage.branches(False))
+    taken = set(coverage.branches(taken=True))
+    untaken = set(coverage.branches(taken=False))
     listed = set(read_list(LISTED))
     problems = {
         "not taken": untaken - listed,
@@ -161,7 +163,7 @@ def main(builds: list[str]) -> int:
     }
     for what, branches in problems.items():
         print_branches(what, branches, coverage)
-    print_table(coverage, taken, listed, taken | untaken)
+    print_table(coverage, taken, listed)
     share = len(listed) / len(taken | untaken)
     print(f"{share:.2%} of the branches are listed in {LISTED.relative_to(ROOT)}")
     return int(any(problems.values()) or share > MOST_LISTED)
