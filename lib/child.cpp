@@ -60,6 +60,12 @@ int Child::signal(int signo)
     return needs_number(result) ? sys::signal_number(process_.pid, signo) : result;
 }
 
+bool Child::outlives_reaping()
+{
+    signals_groups_ = signals_groups_ || sys::signals_groups(process_);
+    return signals_groups_;
+}
+
 int Child::signal_group(int signo)
 {
     if (process_.pid == 0)

@@ -40,14 +40,16 @@ class Child {
     // To the group that it leads.
     int signal_group(int signo);
 
-    // Whether the group can still be signalled once its leader was reaped.
-    bool outlives_reaping() const { return sys::signals_groups(process_); }
+    // Whether the group can still be signalled once its leader was reaped. Remembered: what is left
+    // may be another user's, which reads as a refusal of the call.
+    bool outlives_reaping();
 
   private:
     sys::Process process_;
     Exit exit_;
     bool ended_ = false;
     bool reaped_ = false;
+    bool signals_groups_ = false;
 };
 
 } // namespace kpi

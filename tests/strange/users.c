@@ -286,6 +286,27 @@ static void another_user_joined_the_group(void **state)
     run_as_somebody(*state, outlive_who_joined);
 }
 
+/* Where the leader is gone, the other user's process is all that is left to signal. */
+static void outlive_who_joined_later(struct scene *scene)
+{
+    check_ready(scene, with_grace(FIXTURE("serve"), GRACE));
+    pid_t group = getpgid(kp_handle_pid(scene->proxy));
+    pid_t first = ask_root(JOIN_GROUP, group);
+    CHECK_RESULT(KP_OK, kp_handle_stop(scene->proxy, -1));
+    CHECK_RESULT(KP_AGAIN, kp_handle_wait(scene->proxy, KP_STATE_EXITED, GRACE / 2, &scene->error));
+    pid_t second = ask_root(JOIN_GROUP, group);
+    ask_root(END_IT, first);
+    CHECK_RESULT(KP_ERR_SYSTEM, reach_end(scene));
+    check_told(scene, second);
+    ask_root(END_IT, second);
+    check_freed_in_time(scene);
+}
+
+static void another_user_joined_while_it_stopped(void **state)
+{
+    run_as_somebody(*state, outlive_who_joined_later);
+}
+
 static pid_t found;
 
 static bool visit_other(const struct process *process, void *data)
@@ -387,10 +408,10 @@ int main(void)
     if (!has_setuid_programs())
         return leave_out("no setuid programs in /tmp");
     const struct CMUnitTest tests[] = {
-        EACH_WAY(a_proxy_that_made_itself_root),  EACH_WAY(free_gives_it_up_too),
-        EACH_WAY(nor_does_its_failed_start_hang), EACH_WAY(another_user_joined_the_group),
-        EACH_WAY(a_worker_that_made_itself_root), EACH_WAY(a_proxy_that_outlasts_sigkill),
-        EACH_WAY(a_worker_that_outlasts_sigkill),
+        EACH_WAY(a_proxy_that_made_itself_root),        EACH_WAY(free_gives_it_up_too),
+        EACH_WAY(nor_does_its_failed_start_hang),       EACH_WAY(another_user_joined_the_group),
+        EACH_WAY(another_user_joined_while_it_stopped), EACH_WAY(a_worker_that_made_itself_root),
+        EACH_WAY(a_proxy_that_outlasts_sigkill),        EACH_WAY(a_worker_that_outlasts_sigkill),
     };
     return RUN(tests);
 }
