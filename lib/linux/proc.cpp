@@ -19,7 +19,7 @@ namespace {
 pid_t number_of(const char *text)
 {
     char *end;
-    long number = strtol(text, &end, 10);
+    unsigned long long number = strtoull(text, &end, 10);
     return *end == '\0' ? static_cast<pid_t>(number) : 0;
 }
 
