@@ -434,7 +434,7 @@ void happen_meanwhile()
 
 void begin_by_chance()
 {
-    static constexpr int64_t kCalms[] = {0, 1000, 200, 40};
+    static constexpr int64_t kCalms[] = {0, 400, 100, 20};
     pool.clear();
     unsigned quirks = 0;
     if (chooser.pick(3) != 0)

@@ -161,6 +161,7 @@ void Host::begin_proxy()
     world.somebody_left = world.lost = false;
     world.kill_due = world.kill_by = kNever;
     world.grace = told_.grace();
+    world.asks_anybody = told_.is_attached() || told_.has(KP_SPEC_ANY_LISTENER);
     world.was_short = world.short_of;
     told_.started = world.now;
 }
@@ -497,7 +498,7 @@ void Host::live()
         start();
     else
         spawn();
-    for (uint32_t deeds = chooser.pick(16); deeds > 0 && told_.handle != nullptr; --deeds)
+    for (uint32_t deeds = chooser.pick(40); deeds > 0 && told_.handle != nullptr; --deeds)
         do_something();
     if (told_.handle != nullptr)
         free();
@@ -533,6 +534,35 @@ void sim_live(const uint8_t *choices, size_t size)
 void sim_live_seed(uint64_t seed)
 {
     live(Chooser(seed));
+}
+
+const sim_fault_words sim_faults[SIM_FAULTS] = {
+    {"none", ""},
+    {"listeners are trusted, whosever they are", "a stranger, listens"},
+    {"anybody's listener is asked for HTTP", "is sent something"},
+    {"the guard comes after the proxy", "outlives the host"},
+    {"numbers are trusted after somebody else has reaped", "stranger"},
+    {"a descriptor is not closed", "left: descriptor"},
+    {"memory is not freed", "blocks of memory"},
+    {"no alarm is set for the host's loop", "stuck: "},
+    {"no end of a process is watched", "stuck: "},
+    {"no grace is given", "before its grace is over"},
+    {"nobody is asked to end", "was never asked"},
+    {"nobody is killed after the grace", "lives"},
+    {"no zombie is reaped", "a zombie"},
+    {"the guard is left alive", "left: process"},
+    {"the port is left open after an exit", "anybody may bind"},
+    {"a fork is not noticed", "a child "},
+};
+
+void sim_plant(sim_fault fault)
+{
+    planted = fault;
+}
+
+void sim_complain_to(char *text)
+{
+    complaint = text;
 }
 
 void sim_tell_history()

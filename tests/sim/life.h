@@ -27,6 +27,35 @@ void sim_live_seed(uint64_t seed);
 
 void sim_tell_history(void);
 
+/* A library with a fault: the platform that it runs on does not do what it is called for, or
+ * tells what a library would believe that does not look. */
+enum sim_fault {
+    SIM_SOUND,
+    SIM_TRUSTS_LISTENERS, /* whosever they are */
+    SIM_ASKS_LISTENERS,   /* of anybody */
+    SIM_GUARD_COMES_LATE, /* after the proxy */
+    SIM_TRUSTS_NUMBERS,   /* also of children that somebody else has reaped */
+    SIM_KEEPS_DESCRIPTOR, /* does not close one in a hundred */
+    SIM_KEEPS_MEMORY,
+    SIM_SETS_NO_ALARM,  /* for the host's event loop */
+    SIM_WATCHES_NO_END, /* of processes */
+    SIM_GIVES_NO_GRACE, /* kills instead of asking */
+    SIM_ASKS_NOBODY,    /* but waits for the grace, and kills */
+    SIM_NEVER_KILLS,
+    SIM_REAPS_NOBODY,
+    SIM_LEAVES_GUARD,     /* alive */
+    SIM_LEAVES_PORT_OPEN, /* to others, once the proxy has exited */
+    SIM_MISSES_FORKS,     /* and does in the child what it does in the parent */
+    SIM_FAULTS
+};
+extern const struct sim_fault_words {
+    const char *name, *complaint; /* which is expected */
+} sim_faults[SIM_FAULTS];
+void sim_plant(enum sim_fault fault);
+
+/* Complaints are also written there, up to 200 bytes. */
+void sim_complain_to(char *text);
+
 /* What happened, over all lives. */
 enum sim_event {
     SIM_READY,

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The platform's interfaces, on the world.
+#include "life.h"
 #include "platform/clock.h"
 #include "platform/file.h"
 #include "platform/host.h"
@@ -13,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <utility>
 
 namespace kpi::sys {
 
@@ -53,6 +55,18 @@ void judge_kill(const Being &being)
         complain("process %d (%s) is killed and was never asked", being.pid, being.program->name);
 }
 
+// What a library with a fault would send instead; 0: nothing.
+int planted_signal(const Being &being, int signo)
+{
+    bool is_guard = being.pipe != 0;
+    if (is_planted(SIM_GIVES_NO_GRACE) && signo == SIGTERM)
+        return SIGKILL;
+    bool none = (is_planted(SIM_NEVER_KILLS) && signo == SIGKILL && !is_guard) ||
+                (is_planted(SIM_LEAVES_GUARD) && signo == SIGKILL && is_guard) ||
+                (is_planted(SIM_ASKS_NOBODY) && signo != SIGKILL);
+    return none ? 0 : signo;
+}
+
 void strike(Being &being, int signo, const char *how)
 {
     if (!being.ours)
@@ -65,6 +79,7 @@ void strike(Being &being, int signo, const char *how)
             world.kill_by = world.now + world.grace;
         }
     }
+    signo = planted_signal(being, signo);
     if (signo == SIGKILL) {
         judge_kill(being);
         being.killed_by_us = true;
@@ -148,7 +163,7 @@ char **environment()
 
 uint64_t generation()
 {
-    return world.generation;
+    return is_planted(SIM_MISSES_FORKS) ? 1 : world.generation;
 }
 
 bool spawns_among_its_own()
@@ -164,6 +179,8 @@ void close_fd(int fd)
         for (const Watch &watch : events.watches)
             if (events.kind == Descriptor::Events && watch.fd == fd && !world.is_child)
                 complain("close_fd: descriptor %d is still watched", fd);
+    if (is_planted(SIM_KEEPS_DESCRIPTOR) && world.counts.calls % 100 == 0)
+        return;
     bool is_pipe = closed.kind == Descriptor::PipeWrite;
     closed.kind = Descriptor::Closed;
     if (is_pipe)
@@ -212,6 +229,8 @@ int make_pipe(Fd &read_end, Fd &write_end)
 bool is_broken(const Fd &write_end)
 {
     int pipe = use(write_end.get(), Descriptor::PipeWrite, "is_broken").pipe;
+    if (pipe == world.late_pipe)
+        return false;
     return std::none_of(world.beings.begin(), world.beings.end(), [pipe](const Being &being) {
         return being.pipe == pipe && being.state == Being::Alive;
     });
@@ -241,8 +260,13 @@ void take_child(Being &being, const Launch &launch, Process &child, bool &lost)
     (being.program == shell() ? world.guard : world.proxy) = self;
     if (being.program == shell())
         become_guard(being, launch);
+    bool comes_late = is_planted(SIM_GUARD_COMES_LATE) && being.program == shell();
+    if (comes_late)
+        world.late_pipe = std::exchange(being.pipe, 0);
     enter("spawn: open its end");
     Being &born = world.beings[self];
+    if (!comes_late && world.late_pipe != 0)
+        world.beings[world.guard].pipe = std::exchange(world.late_pipe, 0);
     child.pid = born.pid;
     lost = born.state == Being::Gone;
     world.counts.lost += lost;
@@ -288,7 +312,7 @@ Life life_of(const Process &child, Exit &exit)
 {
     Being &being = being_of(child, "look");
     if (!is_child(being))
-        return Life::Gone;
+        return is_planted(SIM_TRUSTS_NUMBERS) ? Life::Ended : Life::Gone;
     if (being.state == Being::Alive || (being.held && !child.end))
         return Life::Alive;
     if (!being.held)
@@ -320,6 +344,8 @@ bool reap(const Process &child)
     note("reap(%d)%s", being.pid, being.held ? ": its tracer has it" : "");
     if (being.held)
         return false;
+    if (is_planted(SIM_REAPS_NOBODY))
+        return true;
     if (being.state == Being::Zombie) {
         being.state = Being::Gone;
         being.gone_in = world.turn;
@@ -477,6 +503,8 @@ int open_reservation(const Fd &reservation, bool open)
 {
     enter("open_reservation");
     note("open_reservation(%d)", open);
+    if (is_planted(SIM_LEAVES_PORT_OPEN) && !open)
+        return 0;
     use(reservation.get(), Descriptor::Reservation, "open_reservation").open_to_others = open;
     return 0;
 }
@@ -518,6 +546,23 @@ int connect_probe(const Fd &probe, uint16_t port)
     return result;
 }
 
+namespace {
+
+bool is_veiled(const Being &being)
+{
+    return being.ours && being.veiled;
+}
+
+// One that has listened since before this turn, and could be told from the proxy's.
+bool is_plain_stranger(const Being &being)
+{
+    bool blind = world.asks_anybody || has(SIM_NO_PROC) || has(SIM_NO_DIAG) ||
+                 std::any_of(world.beings.begin(), world.beings.end(), is_veiled);
+    return !being.ours && being.opened_in < world.turn && !blind;
+}
+
+} // namespace
+
 int send_probe(const Fd &probe, const char *, size_t)
 {
     enter("send_probe");
@@ -525,6 +570,8 @@ int send_probe(const Fd &probe, const char *, size_t)
     const Being *being = listener_at(socket.port);
     if (socket.met_itself || !is_listened_on(socket.port))
         return EPIPE;
+    if (being != nullptr && is_plain_stranger(*being))
+        complain("process %d, a stranger, is sent something", being->pid);
     socket.said = being != nullptr ? being->program->says : "HTTP/1.1 200 OK\r\n\r\n";
     note("send_probe: process %d is asked", being != nullptr ? being->pid : 0);
     return 0;
@@ -684,6 +731,8 @@ int find_owner(const Listener &listener, const Kin &kin, Owner &owner, Process &
         world.outside = world.table[static_cast<size_t>(outside.end.get())].being;
         world.outside_band = world.beings[world.outside].band;
     }
+    if (is_planted(SIM_TRUSTS_LISTENERS) || is_planted(SIM_ASKS_LISTENERS))
+        owner = Owner::Kin;
     note("find_owner = %s%s, outside %d",
          owner == Owner::Kin     ? "kin"
          : owner == Owner::Other ? "other"
@@ -814,7 +863,8 @@ bool Poller::watch(const Watch &what)
     for (const Watch &watch : use(fd(), Descriptor::Events, "Poller::watch").watches)
         if (watch.fd == what.fd)
             complain("Poller::watch: descriptor %d is watched", what.fd);
-    use(fd(), "Poller::watch").watches.push_back(what);
+    if (!is_planted(SIM_WATCHES_NO_END) || use(what.fd, "").kind != Descriptor::End)
+        use(fd(), "Poller::watch").watches.push_back(what);
     return true;
 }
 
@@ -837,7 +887,8 @@ void Poller::alarm(Deadline due)
         return;
     enter("Poller::alarm");
     check_parent("Poller::alarm");
-    use(timer_.get(), Descriptor::Timer, "Poller::alarm").due = due;
+    bool is_set = !is_planted(SIM_SETS_NO_ALARM);
+    use(timer_.get(), Descriptor::Timer, "Poller::alarm").due = is_set ? due : Deadline::never();
 }
 
 } // namespace kpi::sys

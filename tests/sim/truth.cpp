@@ -167,10 +167,13 @@ bool is_unseen(const Being &being)
 void check_ready(const Told &told)
 {
     uint16_t port = kp_handle_port(told.handle);
+    if (told.is_attached())
+        check_attached(told, port);
+    else
+        check_no_stranger_listens(told, port);
     check_somebody_listens(told, port);
     if (told.is_attached())
-        return check_attached(told, port);
-    check_no_stranger_listens(told, port);
+        return;
     if (is_over(world.proxy) && is_quiet() && !is_unseen(world.beings[world.proxy]))
         complain("READY, and the proxy has ended");
     if (world.guard != kNobody && is_over(world.guard) && is_quiet())
@@ -209,9 +212,9 @@ void check_given_up(const Answer &answer)
     count(SIM_GIVEN_UP);
     // Where nobody can look, what is left of a group that the proxy leads may be zombies.
     bool is_blind = has(SIM_NO_PROC) || world.was_short != 0;
-    bool there = being != nullptr && being->ours &&
-                 (being->state == Being::Alive || being->held || !is_quiet() ||
-                  (is_blind && being->left));
+    bool there =
+        being != nullptr && being->ours &&
+        (being->state == Being::Alive || being->held || !is_quiet() || (is_blind && being->left));
     if (!there)
         complain("given up, and there is no process %d", pid);
 }

@@ -16,6 +16,15 @@ namespace sim {
 
 World world;
 bool telling = getenv("KP_SIM_HISTORY") != nullptr;
+int planted = 0;
+
+namespace {
+
+char own_complaint[kComplaint];
+
+} // namespace
+
+char *complaint = own_complaint;
 void (*meanwhile)() = nullptr;
 void (*at_turn_end)() = nullptr;
 void (*act)(Being &being) = nullptr;
@@ -39,13 +48,12 @@ void write_time()
 
 void complain(const char *format, ...)
 {
-    fprintf(stderr, "sim: at %.6f s, call %ld: ", static_cast<double>(world.now - kSecond) * 1e-9,
-            world.counts.calls);
     va_list arguments;
     va_start(arguments, format);
-    vfprintf(stderr, format, arguments);
+    vsnprintf(complaint, kComplaint, format, arguments);
     va_end(arguments);
-    fputc('\n', stderr);
+    fprintf(stderr, "sim: at %.6f s, call %ld: %s\n",
+            static_cast<double>(world.now - kSecond) * 1e-9, world.counts.calls, complaint);
     abort();
 }
 
@@ -69,6 +77,11 @@ bool has(unsigned what)
 bool lacks(unsigned what)
 {
     return (world.short_of & what) != 0;
+}
+
+bool is_planted(int fault)
+{
+    return planted == fault;
 }
 
 // ---- processes
@@ -388,7 +401,7 @@ void do_leave(Being &being)
 
 void do_listen(Being &being)
 {
-    if (!being.listening && !try_to_listen(being))
+    if (!being.listening && being.port != 0 && !try_to_listen(being))
         end(being, {1, 0}); // EADDRINUSE
 }
 
@@ -518,8 +531,8 @@ namespace {
 // Whether it is there to end the group: also where it was the library that ended it too early.
 bool is_in_force(const Being &guard)
 {
-    return guard.pipe != 0 &&
-           ((guard.state == Being::Alive && !guard.doomed) || guard.killed_by_us);
+    bool is_guard = guard.steady && guard.band == guard.self;
+    return is_guard && ((guard.state == Being::Alive && !guard.doomed) || guard.killed_by_us);
 }
 
 // What lives in a guard's group when the guard has had its time.

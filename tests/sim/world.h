@@ -114,6 +114,7 @@ struct World {
     long calls_at_once = 0, blocks = 0;
     pid_t last_pid = 100;
     int last_pipe = 0;
+    int late_pipe = 0; // of a guard that comes after the proxy
     uint64_t last_socket = 0;
     uint16_t last_port = 20000;
     sim_counts counts = {};
@@ -145,13 +146,21 @@ struct World {
     bool somebody_left = false;    // a group of the proxy's: nothing tells that
     size_t outside_band = kNobody; // in which that owner was then
     int64_t grace = 0;             // of the spec
+    bool asks_anybody = true;      // whose listener it is does not matter
 };
 
 extern World world;
 
+// The last one is kept there.
+constexpr size_t kComplaint = 200;
+extern char *complaint;
 [[noreturn]] void complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
 bool has(unsigned what);
 bool lacks(unsigned what); // now
+
+// A fault of the library's.
+extern int planted;
+bool is_planted(int fault);
 
 // For the history of a life.
 extern bool telling;
