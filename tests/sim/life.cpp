@@ -86,6 +86,7 @@ class Host {
     template <typename Deed>
     kp_result call(Call call, const char *name, Deed deed, kp_state until = 0);
     bool await_step();
+    int64_t patience(bool late) const;
     void hurry(int64_t grace);
     int64_t rest_of_grace(int64_t now) const;
     void free_as_a_child();
@@ -156,7 +157,7 @@ kp_result Host::call(Call call, const char *name, Deed deed, kp_state until)
 
 void Host::begin_proxy()
 {
-    world.guard = world.outside = kNobody;
+    world.guard = world.outside = world.outside_band = kNobody;
     world.told_at = -1;
     world.somebody_left = world.lost = false;
     world.kill_due = world.kill_by = kNever;
@@ -184,7 +185,8 @@ void Host::spawn()
     world.proxy = kNobody;
     kp_result result = call(Call::Spawn, "kp_spawn",
                             [this] { return kp_spawn(&told_.spec, &told_.handle, &error_); });
-    check_time("kp_spawn", begun, stalled, told_.patience() + told_.grace() + kSecond);
+    check_time("kp_spawn", begun, stalled,
+               patience(world.stalled != stalled) + told_.grace() + kSecond);
     if (result < 0)
         check_nothing_is_left();
 }
@@ -211,6 +213,13 @@ int64_t Host::rest_of_grace(int64_t now) const
     return world.kill_by == kNever ? told_.grace() : std::max(int64_t{0}, world.kill_by - now);
 }
 
+// To be asked for HTTP has its own time where the host comes late to ask.
+int64_t Host::patience(bool late) const
+{
+    constexpr int64_t kAnswerTime = 200 * kMillisecond;
+    return told_.patience() + (late && told_.has(KP_SPEC_PROBE_HTTP) ? kAnswerTime : 0);
+}
+
 void Host::hurry(int64_t grace)
 {
     world.kill_due = std::min(world.kill_due, world.now + grace);
@@ -235,7 +244,7 @@ void Host::wait()
         Call::Wait, "kp_handle_wait",
         [&] { return kp_handle_wait(told_.handle, until, timeout, &error_); }, until);
     int64_t most = timeout >= 0              ? timeout * kMillisecond
-                   : until == KP_STATE_READY ? told_.patience() + 200 * kMillisecond
+                   : until == KP_STATE_READY ? patience(true)
                                              : rest_of_grace(begun) + kSecond;
     check_time("kp_handle_wait", begun, stalled, most);
     if (result == KP_AGAIN && world.interrupt_at == kNever && timeout < 0)

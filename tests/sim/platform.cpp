@@ -338,7 +338,9 @@ bool reap(const Process &child)
     enter("reap");
     Being &being = being_of(child, "reap");
     bool by_host = has(SIM_HOST_REAPS) || has(SIM_HOST_WAITS);
-    if (being.state == Being::Alive || (being.state == Being::Gone && !by_host) || !being.ours)
+    if (!is_child(being) && by_host)
+        return true; // somebody else has reaped it, and perhaps the number is taken
+    if (being.state != Being::Zombie)
         complain("reap: process %d %s", being.pid,
                  being.state == Being::Alive ? "lives" : "was reaped");
     note("reap(%d)%s", being.pid, being.held ? ": its tracer has it" : "");
@@ -719,6 +721,13 @@ bool is_over_or_nobody(size_t being)
     return being == kNobody || world.beings[being].state != Being::Alive;
 }
 
+// The library holds on to one, or instead of it to the leader of its group, for as long as that
+// lives.
+bool holds_no_outsider()
+{
+    return is_over_or_nobody(world.outside) && is_over_or_nobody(world.outside_band);
+}
+
 } // namespace
 
 int find_owner(const Listener &listener, const Kin &kin, Owner &owner, Process &outside)
@@ -727,7 +736,7 @@ int find_owner(const Listener &listener, const Kin &kin, Owner &owner, Process &
     owner = owner_of(listener, kin, outside);
     bool is_short = has(SIM_SHORT) || lacks(kDescriptors);
     bool known = owner == Owner::Kin && !has(SIM_SHORT) && (outside.pid == 0 || outside.end);
-    if (known && outside.end && is_over_or_nobody(world.outside)) {
+    if (known && outside.end && holds_no_outsider()) {
         world.outside = world.table[static_cast<size_t>(outside.end.get())].being;
         world.outside_band = world.beings[world.outside].band;
     }

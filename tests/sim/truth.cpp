@@ -161,7 +161,11 @@ void check_attached(const Told &told, uint16_t port)
 // Its end: a tracer keeps it from who waits for it by number.
 bool is_unseen(const Being &being)
 {
-    return being.held && (has(SIM_NO_PIDFD) || world.was_short != 0);
+    return being.held && std::none_of(world.table.begin(), world.table.end(),
+                                      [&being](const Descriptor &descriptor) {
+                                          return descriptor.kind == Descriptor::End &&
+                                                 descriptor.being == being.self;
+                                      });
 }
 
 void check_ready(const Told &told)
@@ -193,7 +197,7 @@ void check_state_now(Told &told)
     }
     // It may have had nobody to ask.
     if (state == KP_STATE_STOPPING && world.kill_due == kNever)
-        world.kill_due = world.kill_by = world.now + told.grace();
+        world.kill_due = world.turn_began + told.grace(), world.kill_by = world.now + told.grace();
     told.seen = state;
 }
 
@@ -225,7 +229,7 @@ bool is_out_of_reach()
 {
     if (world.lost)
         return true;
-    bool by_number = has(SIM_NO_PIDFD) || has(SIM_NO_GROUP_SIGNAL);
+    bool by_number = has(SIM_NO_PIDFD) || has(SIM_NO_GROUP_SIGNAL) || world.was_short != 0;
     return by_number && (has(SIM_HOST_REAPS) || has(SIM_HOST_WAITS));
 }
 
@@ -297,7 +301,8 @@ void check_start_failure(const Told &told, kp_result result)
     bool spawn_fails = world.programs[0]->spawn_errno != 0;
     bool wrong = false;
     if (result == KP_ERR_SYSTEM || result == KP_ERR_NO_MEMORY)
-        wrong = !short_of_anything && !spawn_fails && is_over(world.proxy);
+        wrong = !short_of_anything && !spawn_fails && is_over(world.proxy) &&
+                !(world.proxy != kNobody && is_unseen(world.beings[world.proxy]));
     if (result == KP_ERR_SPAWN)
         wrong = !spawn_fails && is_quiet();
     if (result == KP_ERR_GUARD)

@@ -195,7 +195,7 @@ void end_soon(Being &being, int signo, int64_t delay)
         return;
     being.when[kDies] = at;
     being.dies_of = signo;
-    being.doomed = signo == SIGKILL || delay == 0;
+    being.doomed = being.doomed || delay == 0;
 }
 
 } // namespace
@@ -215,6 +215,8 @@ void deliver(Being &being, int signo)
         return;
     if (being.told[signo] < 0)
         being.told[signo] = world.now;
+    if (being.doomed && signo != SIGKILL)
+        return;
     if (signo == SIGKILL) {
         being.doomed = true;
         if (!being.program->stuck)
