@@ -119,9 +119,8 @@ void Group::end_guard()
 
 void Group::watch(Child &child, bool &watched)
 {
-    watched = child.end_fd() >= 0;
-    if (!watched || !poller_.watch({child.end_fd(), false}))
-        by_clock_ = true;
+    watched = child.end_fd() >= 0 && poller_.watch({child.end_fd(), false});
+    by_clock_ = by_clock_ || !watched;
 }
 
 void Group::unwatch(Child &child, bool &watched)

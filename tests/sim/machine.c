@@ -1122,6 +1122,25 @@ static void a_step_for_no_reason_changes_nothing(void **state)
     assert_false(sim_run_until_readable(kp_handle_fd(proxy)));
 }
 
+/* Steps before the guard has ended, too, so that it is searched for members twice. */
+static void what_can_not_be_watched_is_looked_at_by_the_clock(void **state)
+{
+    (void)state;
+    begin(0, SIM_NO_GROUP_SIGNAL);
+    start(spec_for("serve"));
+    int fd = kp_handle_fd(proxy);
+    assert_result(KP_OK, wait_for(KP_STATE_READY));
+    sim_lack_watches();
+    int64_t begun = sim_now();
+    assert_result(KP_OK, kp_handle_stop(proxy, -1));
+    while (kp_handle_state(proxy) != KP_STATE_EXITED) {
+        assert_true(sim_run_until_readable(fd));
+        kp_handle_step(proxy, &failure);
+        kp_handle_step(proxy, &failure);
+    }
+    assert_between(0, 50 * SIM_MS, sim_now() - begun);
+}
+
 /* A host that steps once nothing is left of the time that it was told. */
 static void assert_the_time_comes(void)
 {
@@ -1252,6 +1271,7 @@ int main(void)
         TEST(all_ways_take_the_same_time),
         TEST(a_descriptor_that_is_made_late),
         TEST(a_step_for_no_reason_changes_nothing),
+        TEST(what_can_not_be_watched_is_looked_at_by_the_clock),
         TEST(what_is_left_of_the_time_runs_out),
         TEST(a_handler_ends_the_wait),
         TEST(the_world_complains),

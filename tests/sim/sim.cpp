@@ -82,6 +82,11 @@ void sim_interrupt_after(int64_t ns)
     world.interrupt_at = world.now + ns;
 }
 
+void sim_lack_watches()
+{
+    world.short_of = kWatches;
+}
+
 namespace {
 
 int64_t stop;

@@ -92,6 +92,7 @@ void sim_run(int64_t ns);                   /* the host does something else for 
 int sim_readable(int fd);                   /* the descriptor of kp_handle_fd() */
 int sim_run_until_readable(int fd);         /* 0: nothing due will ever make it so */
 void sim_interrupt_after(int64_t ns);       /* a signal handler of the host's runs */
+void sim_lack_watches(void);                /* the host's descriptor can watch nothing more */
 void sim_stop_host(long calls, int64_t ns); /* after so many of the platform it does not run */
 
 /* Processes, in the order of their start from 0 on. */
