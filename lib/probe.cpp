@@ -61,8 +61,9 @@ void Probe::ask()
     if (heard_ == Heard::Nothing)
         heard_ = Heard::Silence;
     enter(Phase::Asking);
-    // Where it can't be sent, reading fails too.
-    sys::send_probe(socket_, kHttpQuestion, sizeof kHttpQuestion - 1);
+    errno_ = sys::send_probe(socket_, kHttpQuestion, sizeof kHttpQuestion - 1);
+    if (errno_ != 0)
+        close();
 }
 
 // Proxies let 127.0.0.1 in, and not always 127.0.0.2. While somebody listens the kernel gives the
