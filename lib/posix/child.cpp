@@ -29,13 +29,19 @@ class First {
 
 class Actions {
   public:
-    Actions() { first_(posix_spawn_file_actions_init(&actions_)); }
+    Actions() : made_(posix_spawn_file_actions_init(&actions_)) {}
     Actions(const Actions &) = delete;
     Actions &operator=(const Actions &) = delete;
-    ~Actions() { posix_spawn_file_actions_destroy(&actions_); }
+    ~Actions()
+    {
+        if (made_ == 0)
+            posix_spawn_file_actions_destroy(&actions_);
+    }
 
     int fill(const Launch &launch)
     {
+        if (made_ != 0)
+            return made_;
         become(0, launch.input, O_RDONLY);
         become(1, launch.output, O_WRONLY);
         become(2, launch.output, O_WRONLY);
@@ -56,18 +62,25 @@ class Actions {
     }
 
     posix_spawn_file_actions_t actions_;
+    int made_; // or why not
     First first_;
 };
 
 class Attributes {
   public:
-    Attributes() { first_(posix_spawnattr_init(&attributes_)); }
+    Attributes() : made_(posix_spawnattr_init(&attributes_)) {}
     Attributes(const Attributes &) = delete;
     Attributes &operator=(const Attributes &) = delete;
-    ~Attributes() { posix_spawnattr_destroy(&attributes_); }
+    ~Attributes()
+    {
+        if (made_ == 0)
+            posix_spawnattr_destroy(&attributes_);
+    }
 
     int fill(const Launch &launch)
     {
+        if (made_ != 0)
+            return made_;
         sigset_t all, mask;
         sigfillset(&all);
         sigemptyset(&mask);
@@ -86,6 +99,7 @@ class Attributes {
 
   private:
     posix_spawnattr_t attributes_;
+    int made_; // or why not
     First first_;
 };
 
