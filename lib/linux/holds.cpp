@@ -53,6 +53,8 @@ uint64_t Sockets::look(const char *name)
 {
     char target[64];
     ssize_t length = readlinkat(folder_.fd(), name, target, sizeof target - 1);
+    if (length < 0)
+        means_.note(errno);
     if (!means_.spend() || (length < 0 && errno != ENOENT))
         readable_ = false;
     target[length < 0 ? 0 : length] = '\0';
