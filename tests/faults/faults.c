@@ -133,7 +133,7 @@ static void run_single(const struct life *life, enum drive drive, enum function_
 {
     for (const int *error = functions[function].errors; *error != 0; error++) {
         struct plan plan = {.count = 1, .faults = {{function, 1, *error, false}}};
-        while ((!life->wants || is_want(*error)) && run(life, drive, &plan))
+        while ((!life->wants || (is_want(*error) && *error != EAGAIN)) && run(life, drive, &plan))
             plan.faults[0].call++;
     }
 }

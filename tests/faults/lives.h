@@ -15,7 +15,10 @@ struct life {
     bool rich;           /* with a log, a directory, a CA file, an environment */
     bool taken;          /* the port is */
     bool unprivileged;   /* without the capability to look into any process */
-    bool pairs;          /* of faults, too */
+    bool brief;          /* not started again */
+    bool pairs;          /* of faults, too; else of one alone */
+    bool wants;          /* of descriptors or memory alone: what is refused puts an owner that has
+                            left the group out of sight, and out of reach */
     uint32_t startup_ms; /* 0: enough */
 };
 
