@@ -50,7 +50,6 @@ enum function_id {
     F_PPOLL,
     F_EPOLL_CREATE,
     F_EPOLL_ADD,
-    F_EPOLL_DEL,
     F_TIMER_CREATE,
     F_SPAWN,
     F_ACTIONS_INIT,

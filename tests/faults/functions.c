@@ -65,7 +65,6 @@ const struct function functions[FUNCTIONS] = {
     [F_PPOLL] = {"ppoll", {ENOMEM, EINTR, EINVAL /* RLIMIT_NOFILE */}, SURVIVED, true},
     [F_EPOLL_CREATE] = {"epoll_create1", {EMFILE, ENFILE, ENOMEM, ENOSYS, EPERM}, SURVIVED, true},
     [F_EPOLL_ADD] = {"epoll_ctl(ADD)", {ENOMEM, ENOSPC, EPERM}, SURVIVED, true},
-    [F_EPOLL_DEL] = {"epoll_ctl(DEL)", {ENOMEM, EPERM}, SURVIVED, true},
     [F_TIMER_CREATE] = {"timerfd_create",
                         {EMFILE, ENFILE, ENOMEM, ENODEV, ENOSYS, EPERM},
                         SURVIVED,

@@ -18,8 +18,9 @@
 #include <unistd.h>
 
 enum {
-    PORT = 8100, /* in a network namespace of its own; both ports of the pair are free */
-    STARTUP_MS = 400,
+    PORT = 8100,            /* in a network namespace of its own; both ports of the pair are free */
+    STARTUP_MS = 5000,      /* of a busy machine */
+    SHORT_STARTUP_MS = 100, /* where the start may well fail */
     GRACE_MS = 15,
     KILL_MS = 1000,
     SLACK_MS = 2000, /* of a busy machine */
@@ -513,11 +514,12 @@ static void make_spec(void)
     static char name[] = "/no/such/proxy";
     argv[0] = host.life->mode != NULL ? getenv("KP_FAULTS_PROXY") : name;
     argv[1] = strdup(host.life->mode != NULL ? host.life->mode : "");
-    host.spec = (kp_spec){.size = sizeof host.spec,
-                          .argv = argv,
-                          .flags = host.life->flags,
-                          .startup_timeout_ms = STARTUP_MS,
-                          .stop_grace_ms = GRACE_MS};
+    host.spec =
+        (kp_spec){.size = sizeof host.spec,
+                  .argv = argv,
+                  .flags = host.life->flags,
+                  .startup_timeout_ms = host.plan->faults[0].lasts ? SHORT_STARTUP_MS : STARTUP_MS,
+                  .stop_grace_ms = GRACE_MS};
     if (host.life->startup_ms != 0)
         host.spec.startup_timeout_ms = host.life->startup_ms;
     if (host.life->taken || host.life->arrival == LISTENS_BESIDE ||
@@ -542,6 +544,8 @@ static void check_next(void)
     const kp_result expected = host.life->expected;
     if ((host.spec.flags & KP_SPEC_ATTACH) == 0)
         host.spec.flags |= KP_SPEC_NO_GUARD; /* is quicker */
+    if (host.life->startup_ms == 0)
+        host.spec.startup_timeout_ms = STARTUP_MS;
     wrap_enter();
     kp_result result = kp_spawn(&host.spec, &host.proxy, &host.error);
     kp_handle_free(host.proxy);

@@ -340,13 +340,23 @@ WRAP(int, ppoll, F_PPOLL,
      (struct pollfd * list, nfds_t count, const struct timespec *timeout, const sigset_t *mask),
      list, count, timeout, mask)
 WRAP(int, epoll_create1, F_EPOLL_CREATE, (int flags), flags)
-WRAP(int, epoll_ctl, operation == EPOLL_CTL_ADD ? F_EPOLL_ADD : F_EPOLL_DEL,
-     (int fd, int operation, int what, struct epoll_event *event), fd, operation, what, event)
 WRAP(int, timerfd_create, F_TIMER_CREATE, (int clock, int flags), clock, flags)
 WRAP(int, kill, F_KILL, (pid_t pid, int signo), pid, signo)
 WRAP(pid_t, getpgid, F_GETPGID, (pid_t pid), pid)
 WRAP(int, getpriority, F_GETPRIORITY, (int which, id_t who), which, who)
 WRAP(int, setpriority, F_SETPRIORITY, (int which, id_t who, int value), which, who, value)
+
+/* Taking away what is there allocates nothing: that can't fail. */
+int __real_epoll_ctl(int fd, int operation, int what, struct epoll_event *event);
+int __wrap_epoll_ctl(int fd, int operation, int what, struct epoll_event *event);
+int __wrap_epoll_ctl(int fd, int operation, int what, struct epoll_event *event)
+{
+    int error = operation == EPOLL_CTL_DEL ? 0 : fault(F_EPOLL_ADD);
+    if (error == 0)
+        return __real_epoll_ctl(fd, operation, what, event);
+    errno = error;
+    return -1;
+}
 
 /* It is closed all the same, as on Linux. */
 int __real_close(int fd);
