@@ -206,12 +206,6 @@ bool is_empty(const std::optional<Texts> &list)
     return !list || list->empty();
 }
 
-bool is_for_writing(int32_t fd)
-{
-    int flags = fcntl(fd, F_GETFL);
-    return flags >= 0 && (flags & O_ACCMODE) != O_RDONLY;
-}
-
 using Words = std::vector<const char *>;
 
 void find_wrong_attach(const Model &model, Words &words)
@@ -243,6 +237,17 @@ void find_wrong_variables(const Model &model, Words &words)
     }
 }
 
+void find_wrong_log(const Model &model, Words &words)
+{
+    int flags = fcntl(model.log_fd, F_GETFL);
+    if (model.log_fd == 0)
+        return;
+    if (flags < 0)
+        words.push_back("is not an open descriptor");
+    else if ((flags & O_ACCMODE) == O_RDONLY)
+        words.push_back("is not open for writing");
+}
+
 // Everything that is wrong, by a word that its message holds. The model has its defaults.
 Words find_wrong(const Model &model)
 {
@@ -258,8 +263,7 @@ Words find_wrong(const Model &model)
         words.push_back("spec.port ");
     if (model.reserved != 0)
         words.push_back("spec.reserved");
-    if (model.log_fd != 0 && !is_for_writing(model.log_fd))
-        words.push_back("spec.log_fd");
+    find_wrong_log(model, words);
     return words;
 }
 
