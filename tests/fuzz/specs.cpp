@@ -28,9 +28,9 @@ struct Model {
 // Descriptors of all kinds; the last one is not open.
 int32_t descriptor(uint8_t choice)
 {
-    static const int kinds[] = {
-        open("/dev/null", O_RDONLY | O_CLOEXEC), open("/dev/null", O_WRONLY | O_CLOEXEC),
-        open("/dev/null", O_RDWR | O_CLOEXEC), open("/dev/null", O_PATH | O_CLOEXEC), 1 << 20};
+    static const int kinds[] = {open("/dev/null", O_RDONLY | O_CLOEXEC),
+                                open("/dev/null", O_WRONLY | O_CLOEXEC),
+                                open("/dev/null", O_RDWR | O_CLOEXEC), 1 << 20};
     return kinds[choice % (sizeof kinds / sizeof *kinds)];
 }
 
@@ -169,13 +169,25 @@ bool has_unknown_fields(const Model &model)
     return model.tail.substr(0, tail).find_first_not_of('\0') != std::string::npos;
 }
 
+template <typename Value>
+void unset(std::optional<Value> &field)
+{
+    field.reset();
+}
+
+template <typename Number>
+void unset(Number &field)
+{
+    field = 0;
+}
+
 // As a caller was compiled with, whose kp_spec is `size` bytes long.
 Model as_far_as_known(Model model)
 {
     size_t size = model.size;
     auto forget = [size](size_t offset, auto &field) {
         if (size <= offset)
-            field = {};
+            unset(field);
     };
     forget(offsetof(kp_spec, env), model.env);
     forget(offsetof(kp_spec, cwd), model.cwd);
