@@ -22,7 +22,7 @@ mkdir -p "$findings"
 # look OPTION...: what is new to it goes to the first folder.
 look() {
     status=0
-    "$fuzzer" -artifact_prefix="$findings/" -timeout=20 -print_final_stats=1 "$@" \
+    "$fuzzer" -artifact_prefix="$findings/" -timeout=20 -max_len=1200 -print_final_stats=1 "$@" \
         >"$work/log" 2>&1 || status=$?
     if [ "$status" -ne 0 ]; then
         tail -n 60 "$work/log"
