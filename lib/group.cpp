@@ -32,7 +32,8 @@ kp_result Group::start(const kp_spec &spec, char *const *env, int log, kp_error 
 {
     if (!proxy_.ended())
         return fail_given_up(error, proxy_.pid());
-    proxy_.reap();
+    reap();
+    guard_ = Child();
     id_ = 0;
     seen_ = 0;
     by_clock_ = false;
@@ -79,10 +80,16 @@ void Group::mark(const Child &leader)
     sys::set_idle(leader.pid()); // for members that are nicer than that
 }
 
+// But for members that are as nice.
+bool Group::is_nicest() const
+{
+    return marked_ && sys::group_nice(id_) >= mark_;
+}
+
 // But for members with the same marks.
 bool Group::is_alone() const
 {
-    return marked_ && sys::group_nice(id_) >= mark_ && sys::group_is_idle(id_);
+    return is_nicest() && sys::group_is_idle(id_);
 }
 
 kp_result Group::spawn_proxy(const kp_spec &spec, char *const *env, int log, kp_error *error)
@@ -161,7 +168,7 @@ void Group::keep(sys::Process &&outsider)
         return;
     pid_t group = sys::group_of(outsider.pid);
     outsider_ = static_cast<sys::Process &&>(outsider);
-    outsider_leads_ = group == outsider_.pid;
+    outsider_leads_ = group == outsider_.pid && sys::signals_groups(outsider_);
     if (!outsider_leads_)
         keep_leader(group);
 }
@@ -176,7 +183,7 @@ void Group::keep_leader(pid_t group)
     for (size_t i = 0; i < found; ++i) {
         bool leads = members[i].pid == group && sys::signals_groups(members[i]);
         if (!leads || group == id_ || sys::group_of(outsider_.pid) != group ||
-            !sys::may_be_kin(group, kin()))
+            !sys::may_be_kin(group, kin()) || sys::is_over(members[i]))
             continue;
         outsider_ = static_cast<sys::Process &&>(members[i]);
         outsider_leads_ = true;
@@ -188,7 +195,8 @@ void Group::look_at_proxys_group()
 {
     pid_t pid = proxy_.pid();
     proxy_.ended();
-    proxy_leads_ = pid != id_ && !proxy_.is_reaped() && sys::group_of(pid) == pid;
+    proxy_leads_ =
+        pid != id_ && !proxy_.is_reaped() && sys::group_of(pid) == pid && proxy_.outlives_reaping();
 }
 
 // With its own descriptor: at the limit there is no other to be had.
@@ -249,19 +257,21 @@ bool Group::find_follower()
     follower_ = sys::Process();
     for (int signo : kSignals) {
         size_t found = 0;
-        if (!outsider_leads_ || sys::signal_group(outsider_, signo) != 0)
+        if (!outsider_leads_ || sys::signal_group(outsider_, signo) == ESRCH)
             return false;
         sys::Search result = sys::find_members(outsider_.pid, 0, &follower_, 1, found);
         if (result != sys::Search::Nobody)
-            return sys::signal_group(outsider_, 0) == 0;
+            return sys::signal_group(outsider_, 0) != ESRCH; // EPERM: others' are there
     }
     return false;
 }
 
-int Group::signal_outsider(int signo)
+// It may have left the group that it led.
+void Group::signal_outsider(int signo)
 {
-    int result = outsider_leads_ ? sys::signal_group(outsider_, signo) : ENOSYS;
-    return result == ENOSYS ? sys::signal(outsider_, signo) : result;
+    int result = outsider_leads_ ? sys::signal_group(outsider_, signo) : ESRCH;
+    if (result != 0 || sys::group_of(outsider_.pid) != outsider_.pid)
+        sys::signal(outsider_, signo);
 }
 
 // Outsider, follower, or neither.
@@ -299,7 +309,7 @@ Group::Rest Group::rest_of_group()
 Group::Rest Group::rest_beside_guard()
 {
     bool alone = is_alone();
-    Rest rest = alone && guard_.outlives_reaping() ? Rest::Nobody : search();
+    Rest rest = !alone ? search() : guard_.outlives_reaping() ? Rest::Nobody : Rest::Unknown;
     if (rest == Rest::Somebody || (rest == Rest::Unknown && !alone))
         return rest;
     // Nobody can be looked for later: who has the guard's marks ends with it.
@@ -337,12 +347,15 @@ Group::Rest Group::rest_by_number(Child &pin)
     if (over_)
         return Rest::Nobody;
     if (pin.is_pinned()) {
-        Rest rest = search();
-        if (rest == Rest::Unknown && !guard_ && !marked_)
-            mark(pin); // a zombie's marks count
-        if (rest == Rest::Somebody || (rest == Rest::Unknown && !is_alone()))
+        // Who was as humble as the guard was ended with it.
+        bool swept = &pin == &guard_ && !pipe_ && is_nicest();
+        Rest rest = swept ? Rest::Unknown : search();
+        if (rest == Rest::Unknown && &pin != &guard_)
+            mark(pin);
+        // By the one mark that a zombie keeps.
+        if (rest == Rest::Somebody || (rest == Rest::Unknown && !is_nicest()))
             return rest;
-        if (rest == Rest::Unknown)
+        if (rest == Rest::Unknown && pin.is_pinned())
             sys::signal_group_number(id_, SIGKILL);
         pin.reap();
         over_ = rest == Rest::Nobody;
@@ -446,17 +459,23 @@ size_t Group::watches(sys::Watch *list) const
     return count;
 }
 
+void Group::reap()
+{
+    proxy_.reap();
+    guard_.reap();
+}
+
 void Group::close()
 {
     unwatch(proxy_, proxy_watched_);
     unwatch(guard_, guard_watched_);
     forget_members();
     forget_outsider();
-    proxy_.reap();
+    reap();
     if (proxy_.is_reaped()) // else it was given up or is traced, and is looked at again later
         proxy_.close();
-    guard_.reap();
-    guard_ = Child();
+    if (guard_.is_reaped())
+        guard_ = Child();
     pipe_.reset();
     by_clock_ = false;
 }

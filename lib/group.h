@@ -36,7 +36,6 @@ class Group {
 
     // Look. What was not started has not ended.
     bool proxy_ended();
-    void reap_proxy() { proxy_.reap(); }
     bool guard_ended() { return guard_ && has_ended(guard_, guard_watched_); }
 
     // To everybody in the group, and to the proxy where it has left that; SIGKILL also to the
@@ -55,8 +54,10 @@ class Group {
     // descriptor would stay ready for ever.
     void started() { unwatch(guard_, guard_watched_); }
 
-    // Nobody is left, or they were given up: only the proxy's pid and exit stay.
+    // Nobody is left, or they were given up: only the proxy's pid and exit stay, and who is not
+    // reaped yet.
     void close();
+    void reap();
 
     // What to wait for; by_clock: and what no descriptor tells.
     static constexpr size_t kMaxWatches = 19;
@@ -69,6 +70,7 @@ class Group {
 
     kp_result spawn_proxy(const kp_spec &spec, char *const *env, int log, kp_error *error);
     void mark(const Child &leader);
+    bool is_nicest() const;
     bool is_alone() const;
     void end_guard();
     void watch(Child &child, bool &watched);
@@ -83,7 +85,7 @@ class Group {
     void keep_leader(pid_t group);
     void keep_proxy();
     Rest rest_of_outsider();
-    int signal_outsider(int signo);
+    void signal_outsider(int signo);
     bool find_follower();
     void watch_one(const sys::Process *process);
     void forget_outsider();

@@ -27,7 +27,7 @@ struct kp_handle {
     kp_result step(kp_error *error);
     kp_result wait(kp_state until, kpi::Deadline limit, bool interruptible, kp_error *error);
     void stop(int64_t grace);
-    void reap() { group_.reap_proxy(); }
+    void reap() { group_.reap(); }
 
     int fd();
     int64_t timeout() const;

@@ -26,7 +26,8 @@ kp_result fail_reserve(uint16_t port, int sys_errno, kp_error *error)
 kp_result Port::open(const kp_spec &spec, kp_error *error)
 {
     if (has(spec, KP_SPEC_ATTACH)) {
-        number_ = static_cast<uint16_t>(spec.port);
+        if (number_ == 0) // once: other threads may read it at any time
+            number_ = static_cast<uint16_t>(spec.port);
         return KP_OK;
     }
     if (!reservation_) {
@@ -34,7 +35,7 @@ kp_result Port::open(const kp_spec &spec, kp_error *error)
         int result = sys::reserve_port(number, reservation_);
         if (result != 0)
             return fail_reserve(number, result, error);
-        if (number_ == 0) // once: other threads may read it at any time
+        if (number_ == 0) // once, too
             number_ = number;
     }
     int result = sys::open_reservation(reservation_, true);

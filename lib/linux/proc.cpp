@@ -93,7 +93,7 @@ bool is_mounted_hiding(int &error)
     bool hides = false;
     while (getmntent_r(mounts, &entry, text, sizeof text) != nullptr)
         if (strcmp(entry.mnt_dir, "/proc") == 0)
-            hides = is_hiding(hasmntopt(&entry, "hidepid"));
+            hides = is_hiding(strstr(entry.mnt_opts, "hidepid="));
     endmntent(mounts);
     return hides;
 }
