@@ -4,6 +4,7 @@
  * stands between two, and those whose /proc is another's, hides others, or is not there.
  */
 #include "../process.h"
+#include "filter.h"
 #include "forked.h"
 #include "namespace.h"
 #include <fcntl.h>
@@ -428,6 +429,18 @@ static void no_proc_at_all_as_init(void **state)
     assert_int_equal(as_init(PROC_ABSENT, live_unseen, *state), 0);
 }
 
+/* As on Linux before 6.9: nothing but nice values tells then that nobody is left. */
+static void live_unseen_without_group_signals(struct scene *scene)
+{
+    refuse(&refuse_group_signals, 1);
+    live_unseen(scene);
+}
+
+static void no_proc_and_no_group_signals(void **state)
+{
+    assert_int_equal(below_init(PROC_ABSENT, live_unseen_without_group_signals, *state), 0);
+}
+
 /* ---- A /proc that hides others' ----------------------------------------------------- */
 
 static const char *own_fixture; /* where another user may execute it */
@@ -499,6 +512,7 @@ int main(void)
         EACH_WAY(a_proc_of_the_parents_as_init),
         EACH_WAY(no_proc_at_all),
         EACH_WAY(no_proc_at_all_as_init),
+        EACH_WAY(no_proc_and_no_group_signals),
         EACH_WAY(others_are_hidden),
         EACH_WAY(hidden_members_have_their_grace),
     };

@@ -349,6 +349,27 @@ static void a_worker_that_made_itself_root(void **state)
     run_as_somebody(*state, outlive_a_rooted_worker);
 }
 
+/* In the group of a proxy that has left its own, which one that leads it can't. */
+static void outlive_a_rooted_follower(struct scene *scene)
+{
+    setenv("KP_ROOTED", rooted, 1);
+    check_ready(scene,
+                with_grace(WORDS("setsid", "/bin/sh", "-c",
+                                 "\"$KP_ROOTED\" become 0 never & exec \"$0\" serve", own_fixture),
+                           GRACE));
+    pid_t proxy = kp_handle_pid(scene->proxy);
+    CHECK(eventually(has_worker, &proxy));
+    check_given_up(scene, found);
+    CHECK(process_lives(found) && !process_lives(proxy));
+    ask_root(END_IT, found);
+    check_freed_in_time(scene);
+}
+
+static void a_rooted_worker_outside_the_group(void **state)
+{
+    run_as_somebody(*state, outlive_a_rooted_follower);
+}
+
 /* ---- A proxy that outlasts SIGKILL ---------------------------------------------------------- */
 
 static void outlive_a_stuck_proxy(struct scene *scene)
@@ -394,6 +415,24 @@ static void a_worker_that_outlasts_sigkill(void **state)
     run_helped(*state, outlive_a_stuck_worker, false);
 }
 
+/* It is a child of the host's, as the proxy is. */
+static void outlive_a_stuck_guard(struct scene *scene)
+{
+    check_ready(scene, with_grace(FIXTURE("serve"), GRACE));
+    pid_t guard = getpgid(kp_handle_pid(scene->proxy));
+    ask_root(HOLD_AT_EXIT, guard);
+    check_given_up(scene, guard);
+    ask_root(LET_GO, guard);
+    check_freed_in_time(scene);
+    CHECK(waitpid(-1, NULL, WNOHANG) < 0);
+}
+
+static void a_guard_that_outlasts_sigkill(void **state)
+{
+    install(*state);
+    run_helped(*state, outlive_a_stuck_guard, false);
+}
+
 static bool has_setuid_programs(void)
 {
     struct statfs place;
@@ -408,10 +447,16 @@ int main(void)
     if (!has_setuid_programs())
         return leave_out("no setuid programs in /tmp");
     const struct CMUnitTest tests[] = {
-        EACH_WAY(a_proxy_that_made_itself_root),        EACH_WAY(free_gives_it_up_too),
-        EACH_WAY(nor_does_its_failed_start_hang),       EACH_WAY(another_user_joined_the_group),
-        EACH_WAY(another_user_joined_while_it_stopped), EACH_WAY(a_worker_that_made_itself_root),
-        EACH_WAY(a_proxy_that_outlasts_sigkill),        EACH_WAY(a_worker_that_outlasts_sigkill),
+        EACH_WAY(a_proxy_that_made_itself_root),
+        EACH_WAY(free_gives_it_up_too),
+        EACH_WAY(nor_does_its_failed_start_hang),
+        EACH_WAY(another_user_joined_the_group),
+        EACH_WAY(another_user_joined_while_it_stopped),
+        EACH_WAY(a_worker_that_made_itself_root),
+        EACH_GUARDED_WAY(a_rooted_worker_outside_the_group),
+        EACH_WAY(a_proxy_that_outlasts_sigkill),
+        EACH_WAY(a_worker_that_outlasts_sigkill),
+        EACH_GUARDED_WAY(a_guard_that_outlasts_sigkill),
     };
     return RUN(tests);
 }
