@@ -148,7 +148,8 @@ static void run_single(const struct life *life, enum drive drive, enum function_
 static void run_lasting(const struct life *life, enum drive drive, enum function_id function)
 {
     struct plan plan = {.count = 1, .faults = {{function, 1, functions[function].errors[0], true}}};
-    while (functions[function].persists && run(life, drive, &plan))
+    /* An owner that has left the group can't be found then. */
+    while (functions[function].persists && !life->wants && run(life, drive, &plan))
         plan.faults[0].call++;
 }
 

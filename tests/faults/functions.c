@@ -61,7 +61,8 @@ const struct function functions[FUNCTIONS] = {
     [F_PIPE_SIZE] = {"fcntl(F_SETPIPE_SZ)", {EPERM, ENOMEM, EBUSY, EINVAL}, SURVIVED, true},
     [F_SETMNTENT] = {"setmntent", {ENOMEM, EMFILE, ENFILE, EACCES, ENOENT}, SYSTEM, true},
     [F_GETMNTENT] = {"getmntent_r", {ENOMEM, EIO}, SURVIVED, true},
-    [F_POLL] = {"poll", {ENOMEM, EINTR, EINVAL /* RLIMIT_NOFILE */}, SURVIVED, true},
+    /* Lasting, it tells of nobody's end: a loop spins until the grace is over. */
+    [F_POLL] = {"poll", {ENOMEM, EINTR, EINVAL /* RLIMIT_NOFILE */}, SURVIVED, false},
     [F_PPOLL] = {"ppoll", {ENOMEM, EINTR, EINVAL /* RLIMIT_NOFILE */}, SURVIVED, true},
     [F_EPOLL_CREATE] = {"epoll_create1", {EMFILE, ENFILE, ENOMEM, ENOSYS, EPERM}, SURVIVED, true},
     [F_EPOLL_ADD] = {"epoll_ctl(ADD)", {ENOMEM, ENOSPC, EPERM}, SURVIVED, true},

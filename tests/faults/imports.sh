@@ -1,0 +1,41 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# What the library imports either fails in turn in test-faults or is named here as what can't fail:
+# imports.sh ARCHIVE WRAPPED...
+set -eu
+. "$(dirname "$0")/../promises/helper.sh"
+
+have nm || skip "no nm"
+
+# They compute in memory that they are given.
+computing='__errno_location __isoc99_sscanf hasmntopt inet_ntop memchr memcmp memcpy memmove memset
+    snprintf strchr strcmp strcpy strerror_r strlen strncmp strrchr strstr strtol strtoull vsnprintf
+    qsort sigdelset sigemptyset sigfillset environ'
+
+# They ask the system for what it always has, or fail only where their arguments are wrong:
+# timerfd_settime, clock_gettime, munmap of a whole mapping, the mask, the attributes of a spawn.
+unfailing='clock_gettime getpid getuid geteuid sysconf munmap pthread_sigmask timerfd_settime
+    posix_spawnattr_setflags posix_spawnattr_setpgroup posix_spawnattr_setsigdefault
+    posix_spawnattr_setsigmask'
+
+# The compiler's own.
+compiled='__assert_fail __stack_chk_fail _GLOBAL_OFFSET_TABLE_ __dso_handle __tls_get_addr'
+
+names() {
+    echo "$*" | tr -s ' ' '\n' | sort -u
+}
+
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+nm --defined-only "$1" | awk 'NF == 3 { print $3 }' | sort -u >"$scratch/defined"
+nm --undefined-only "$1" | awk '$1 == "U" { print $2 }' | grep -vE '^__(asan|ubsan|tsan|sanitizer|gcov)' |
+    sort -u | comm -23 - "$scratch/defined" >"$scratch/imported"
+shift
+grep -q '^posix_spawnp$' "$scratch/imported" || fail "the archive imports nothing that is known"
+names "$*" >"$scratch/wrapped"
+names "$* $computing $unfailing $compiled" >"$scratch/known"
+
+expect_equal "imports that are neither failed nor named as unfailing" "" \
+    "$(comm -23 "$scratch/imported" "$scratch/known")"
+expect_equal "functions that are wrapped but not imported" "" \
+    "$(comm -23 "$scratch/wrapped" "$scratch/imported")"
