@@ -25,8 +25,11 @@ class OwnerSearch {
     // The proxy first: it is the owner nearly always, and costs no search.
     Owner run(Process &outside)
     {
-        if (!proc_is_ours())
+        errno = 0;
+        if (!proc_is_ours()) {
+            means_.note(errno);
             return Owner::Unknown;
+        }
         if (is_held_by(kin_.proxy))
             return Owner::Kin;
         if (is_held_by_member() || is_held_by_descendant(outside))
