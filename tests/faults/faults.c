@@ -145,6 +145,7 @@ static void run_single(const struct life *life, enum drive drive, enum function_
     }
 }
 
+/* An owner that has left the group can't be found then. */
 static void run_lasting(const struct life *life, enum drive drive, enum function_id function)
 {
     struct plan plan = {.count = 1, .faults = {{function, 1, functions[function].errors[0], true}}};
