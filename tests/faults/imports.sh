@@ -10,7 +10,7 @@ have nm || skip "no nm"
 # They compute in memory that they are given.
 computing='__errno_location __isoc99_sscanf hasmntopt inet_ntop memchr memcmp memcpy memmove memset
     snprintf strchr strcmp strcpy strerror_r strlen strncmp strrchr strstr strtol strtoull vsnprintf
-    qsort sigdelset sigemptyset sigfillset environ'
+    htonl htons ntohs qsort sigdelset sigemptyset sigfillset environ'
 
 # They ask the system for what it always has, or fail only where their arguments are wrong:
 # timerfd_settime, clock_gettime, munmap of a whole mapping, the mask, the attributes of a spawn.

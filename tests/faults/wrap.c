@@ -334,7 +334,8 @@ WRAP(ssize_t, getdents64, F_GETDENTS, (int fd, void *data, size_t size), fd, dat
 WRAP(int, stat64, F_STAT, (const char *path, struct stat *info), path, info)
 WRAP(int, lstat64, F_LSTAT, (const char *path, struct stat *info), path, info)
 WRAP(int, fstat64, F_FSTAT, (int fd, struct stat *info), fd, info)
-WRAP(int, access, F_ACCESS, (const char *path, int mode), path, mode)
+WRAP(int, faccessat, F_ACCESS, (int fd, const char *path, int mode, int flags), fd, path, mode,
+     flags)
 WRAP(int, poll, F_POLL, (struct pollfd * list, nfds_t count, int timeout), list, count, timeout)
 WRAP(int, ppoll, F_PPOLL,
      (struct pollfd * list, nfds_t count, const struct timespec *timeout, const sigset_t *mask),
