@@ -37,7 +37,6 @@ enum function_id {
     F_READLINKAT,
     F_GETDENTS,
     F_STAT,
-    F_LSTAT,
     F_FSTAT,
     F_ACCESS,
     F_CLOSE,

@@ -52,7 +52,6 @@ const struct function functions[FUNCTIONS] = {
     [F_READLINKAT] = {"readlinkat", {ENOMEM, EACCES, EPERM, ENOENT, EIO}, SYSTEM, true},
     [F_GETDENTS] = {"getdents64", {ENOMEM, ENOENT, EPERM, EIO}, SYSTEM, true},
     [F_STAT] = {"stat", {ENOMEM, EACCES, ENOENT, EIO}, SURVIVED, true},
-    [F_LSTAT] = {"lstat", {ENOMEM, EACCES, ENOENT, EIO}, SURVIVED, true},
     [F_FSTAT] = {"fstat", {ENOMEM, EPERM, EIO}, SURVIVED, true},
     [F_ACCESS] = {"faccessat", {EACCES, ENOMEM, EIO}, SURVIVED, true},
     [F_CLOSE] = {"close", {EIO, EINTR, EDQUOT, ENOSPC}, SURVIVED, true},

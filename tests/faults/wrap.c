@@ -332,7 +332,6 @@ WRAP(ssize_t, readlinkat, F_READLINKAT, (int fd, const char *path, char *text, s
      path, text, size)
 WRAP(ssize_t, getdents64, F_GETDENTS, (int fd, void *data, size_t size), fd, data, size)
 WRAP(int, stat64, F_STAT, (const char *path, struct stat *info), path, info)
-WRAP(int, lstat64, F_LSTAT, (const char *path, struct stat *info), path, info)
 WRAP(int, fstat64, F_FSTAT, (int fd, struct stat *info), fd, info)
 WRAP(int, faccessat, F_ACCESS, (int fd, const char *path, int mode, int flags), fd, path, mode,
      flags)
