@@ -61,4 +61,16 @@ Texts texts_of(char *const *list)
     return texts;
 }
 
+void fill(kp_error &error)
+{
+    memset(&error, 0xa5, sizeof error);
+}
+
+bool is_untouched(const kp_error &error)
+{
+    kp_error other;
+    fill(other);
+    return memcmp(&error, &other, sizeof error) == 0;
+}
+
 } // namespace fuzz

@@ -4,6 +4,7 @@
 // by replay.cpp on the inputs in corpus/ alone.
 #pragma once
 
+#include "kp/kp.h"
 #include <memory>
 #include <optional>
 #include <stdint.h>
@@ -65,5 +66,9 @@ class List {
 };
 
 Texts texts_of(char *const *list);
+
+// What no error looks like, and whether it still is that.
+void fill(kp_error &error);
+bool is_untouched(const kp_error &error);
 
 } // namespace fuzz

@@ -290,18 +290,6 @@ Words expected_words(const Model &given, const Model &known)
 
 // ---- what the library makes of it
 
-void fill(kp_error &error)
-{
-    memset(&error, 0xa5, sizeof error);
-}
-
-bool is_untouched(const kp_error &error)
-{
-    kp_error other;
-    fill(other);
-    return memcmp(&error, &other, sizeof error) == 0;
-}
-
 void check_refusal(const kp_error &error, const Words &words)
 {
     const char *message = error.message;
