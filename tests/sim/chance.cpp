@@ -168,6 +168,7 @@ void fork_child(Being &parent, bool with_listener)
         born.listening = true;
         born.answering = from.answering;
         born.socket = from.socket;
+        born.socket_uid = from.socket_uid;
         born.opened_in = from.opened_in;
     }
 }

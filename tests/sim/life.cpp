@@ -262,7 +262,10 @@ void Host::stop()
         hurry(ns);
     if (grace == 0 && before != KP_STATE_EXITED)
         world.told_at = std::max(world.told_at, int64_t{0});
+    int64_t stalled = world.stalled;
     call(Call::Stop, "kp_handle_stop", [&] { return kp_handle_stop(told_.handle, grace); });
+    if (world.kill_by != kNever)
+        world.kill_by += world.stalled - stalled; // it may have begun so late
 }
 
 // ---- without blocking

@@ -655,7 +655,7 @@ bool Listeners::next(Listener &listener)
         if (being.listening && being.port == port && !being.program->unlisted &&
             !is_shared_later(being)) {
             listener.socket = being.socket;
-            listener.uid = being.uid;
+            listener.uid = being.socket_uid;
             ++at_;
             return true;
         }

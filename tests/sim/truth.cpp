@@ -127,7 +127,7 @@ void check_no_stranger_listens(const Told &told, uint16_t port)
 {
     for (const Being &being : world.beings)
         if (being.listening && being.port == port && !being.ours && being.opened_in < world.turn &&
-            !may_be_unknown(told, being.uid))
+            !may_be_unknown(told, being.socket_uid))
             complain("READY, and process %d, a stranger, listens", being.pid);
     auto unseen = world.occupied.find(port);
     if (unseen != world.occupied.end() && unseen->second.in < world.turn &&
@@ -143,7 +143,7 @@ void check_somebody_listens(const Told &told, uint16_t port)
         return; // whoever has answered earlier may be gone
     for (const Being &being : world.beings)
         if (being.port == port && (being.listening || being.closed_in == world.turn) &&
-            (being.ours || told.is_attached() || may_be_unknown(told, being.uid)))
+            (being.ours || told.is_attached() || may_be_unknown(told, being.socket_uid)))
             return;
     bool unseen = world.occupied.count(port) != 0;
     if (!unseen && !(any && !is_quiet()))
@@ -153,9 +153,9 @@ void check_somebody_listens(const Told &told, uint16_t port)
 void check_attached(const Told &told, uint16_t port)
 {
     for (const Being &being : world.beings)
-        if (being.listening && being.port == port && being.uid != 0 &&
+        if (being.listening && being.port == port && being.socket_uid != 0 &&
             being.opened_in < world.turn && !told.has(KP_SPEC_ANY_LISTENER) && !has(SIM_NO_DIAG))
-            complain("READY, and a listener is of uid %u", being.uid);
+            complain("READY, and a listener is of uid %u", being.socket_uid);
 }
 
 // Its end: a tracer keeps it from who waits for it by number.
@@ -290,7 +290,7 @@ bool is_foreign_possible(uint16_t port)
     if (world.occupied.count(port) != 0 || !is_quiet())
         return true;
     for (const Being &being : world.beings)
-        if (being.port == port && being.listening && !is_of_now(being))
+        if (being.port == port && being.listening && (!is_of_now(being) || being.veiled))
             return true;
     return false;
 }

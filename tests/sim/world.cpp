@@ -374,6 +374,7 @@ bool try_to_listen(Being &being)
          being.port);
     being.listening = true;
     being.socket = ++world.last_socket;
+    being.socket_uid = being.uid;
     being.opened_in = world.turn;
     being.answering = being.program->answers_after == 0;
     being.when[kAnswers] = after(being.program->answers_after);

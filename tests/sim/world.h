@@ -63,11 +63,12 @@ struct Being {
     bool steady = false;   // it ignores what can be ignored: the guard, and its helper
     bool killed_by_us = false;
     bool reaped_by_us = false;
-    int waiting = 0;     // a signal that it will see once it is continued
-    uint64_t socket = 0; // the listener's, which a child may share
-    uint16_t port = 0;   // where it listens, or would
-    int pipe = 0;        // a guard's; 0: it is none
-    int64_t grace = 0;   // a guard's
+    int waiting = 0;         // a signal that it will see once it is continued
+    uint64_t socket = 0;     // the listener's, which a child may share
+    unsigned socket_uid = 0; // of who made it
+    uint16_t port = 0;       // where it listens, or would
+    int pipe = 0;            // a guard's; 0: it is none
+    int64_t grace = 0;       // a guard's
     int64_t born = 0;
     long gone_in = -1;           // the turn in which it was reaped, ...
     long released_in = -1;       // let go of by its tracer, ...
