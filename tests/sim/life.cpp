@@ -471,10 +471,12 @@ void Host::do_something()
                                                  &Host::fork_worker,
                                                  &Host::restart};
     uint32_t which = chooser.pick(std::size(kDeeds) + 2);
-    if (which < std::size(kDeeds))
-        return (this->*kDeeds[which])();
-    count(SIM_HOST_KILLED);
-    try_host_death();
+    if (which >= std::size(kDeeds)) {
+        count(SIM_HOST_KILLED);
+        return try_host_death();
+    }
+    void (Host::*deed)() = kDeeds[which];
+    (this->*deed)();
 }
 
 Told *being_told;
