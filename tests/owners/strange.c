@@ -18,6 +18,7 @@
  *   session              leave session and group for new ones
  *   crowd N              N children that do nothing
  *   descriptors N        N open descriptors more
+ *   sockets N            the same, of sockets
  *   mptcp                sockets made later are of MPTCP
  *   reuseport            sockets made later have SO_REUSEPORT
  *   v6only               sockets made later have IPV6_V6ONLY
@@ -260,7 +261,7 @@ static void crowd(char **arguments)
             do_nothing();
 }
 
-static void descriptors(char **arguments)
+static void lift_limit(void)
 {
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
@@ -268,9 +269,22 @@ static void descriptors(char **arguments)
     limit.rlim_cur = limit.rlim_max;
     if (setrlimit(RLIMIT_NOFILE, &limit) != 0)
         cannot("RLIMIT_NOFILE");
+}
+
+static void descriptors(char **arguments)
+{
+    lift_limit();
     for (long i = number(arguments[0]); i > 0; i--)
         if (open("/dev/null", O_RDONLY | O_CLOEXEC) < 0)
             cannot("/dev/null");
+}
+
+static void sockets(char **arguments)
+{
+    lift_limit();
+    for (long i = number(arguments[0]); i > 0; i--)
+        if (socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0) < 0)
+            cannot("socket");
 }
 
 static void mptcp(char **arguments)
@@ -412,17 +426,29 @@ static const struct step {
     int arguments;
     void (*act)(char **arguments);
 } steps[] = {
-    {"become", 1, become},         {"undumpable", 0, undumpable},
-    {"userns", 0, userns},         {"no-main", 0, no_main},
-    {"worker", 0, worker},         {"daemon", 0, daemon_step},
-    {"zombie", 0, zombie},         {"session", 0, session},
-    {"crowd", 1, crowd},           {"descriptors", 1, descriptors},
-    {"mptcp", 0, mptcp},           {"reuseport", 0, set_reuseport},
-    {"v6only", 0, set_v6only},     {"bind", 1, bind_early},
-    {"listen", 1, serve_at},       {"serve", 0, serve_bound},
-    {"workers", 1, workers},       {"reexec", 1, reexec},
-    {"reexecuted", 2, reexecuted}, {"exec", 1, execute},
-    {"never", 0, never},           {"ask", 1, ask},
+    {"become", 1, become},
+    {"undumpable", 0, undumpable},
+    {"userns", 0, userns},
+    {"no-main", 0, no_main},
+    {"worker", 0, worker},
+    {"daemon", 0, daemon_step},
+    {"zombie", 0, zombie},
+    {"session", 0, session},
+    {"crowd", 1, crowd},
+    {"descriptors", 1, descriptors},
+    {"sockets", 1, sockets},
+    {"mptcp", 0, mptcp},
+    {"reuseport", 0, set_reuseport},
+    {"v6only", 0, set_v6only},
+    {"bind", 1, bind_early},
+    {"listen", 1, serve_at},
+    {"serve", 0, serve_bound},
+    {"workers", 1, workers},
+    {"reexec", 1, reexec},
+    {"reexecuted", 2, reexecuted},
+    {"exec", 1, execute},
+    {"never", 0, never},
+    {"ask", 1, ask},
     {"open", 2, open_when_asked},
 };
 

@@ -363,12 +363,14 @@ def daemon_of_its_own(test, scene):
     test.assertLess(host.free(), FREE_WITHIN_S)
 
 
-def never_binding(test, scene):
-    command = [scene.strange, "crowd", CROWD, "descriptors", MANY, "never"]
-    host = scene.host(["timeout=1500"], command, as_user(USER))
-    check_timed_out(test, host)
-    test.assertLess(host.free(), FREE_WITHIN_S)
-    test.assertEqual(scene.marked(), [])
+def never_binding(*steps):
+    def play(test, scene):
+        host = scene.host(["timeout=1500"], [scene.strange, *steps, "never"], as_user(USER))
+        check_timed_out(test, host)
+        test.assertLess(host.free(), FREE_WITHIN_S)
+        test.assertEqual(scene.marked(), [])
+
+    return play
 
 
 def opened_tests():
@@ -412,6 +414,8 @@ OTHERS = {
     # Unreadable, and of the listener's user: the owner is unknown, and accepted.
     "opened_for_an_undumpable_proxy_by_its_own_user": opened(
         ["undumpable"], USER, USER, verdict=check_accepted),
+    # Unreadable, and neither root's nor ever root's: it can't be root's listener.
+    "opened_for_an_undumpable_proxy_by_root": opened(["undumpable"], USER, ROOT),
     "joined_with_reuseport": joined("127.0.0.1", "127.0.0.1", check_refused, "reuseport"),
     "joined_on_the_address_proper": joined("127.0.0.1", "0.0.0.0", check_refused, "reuseport"),
     "joined_on_any_address": joined("0.0.0.0", "127.0.0.1", check_refused, "reuseport"),
@@ -445,7 +449,10 @@ CROWDS = {
         verdict=check_accepted),
     "opened_among_many_bystanders_for_root": opened_among_bystanders(ROOT, BYSTANDERS),
     "opened_among_many_bystanders": opened_among_bystanders(USER, BYSTANDERS),
-    "never_binding": never_binding,
+    "never_binding": never_binding("crowd", CROWD, "descriptors", MANY),
+    # Any of them might be what it listens on instead.
+    "never_binding_with_many_sockets": never_binding("crowd", "3", "sockets", "300"),
+    "never_binding_with_many_sockets_in_a_worker": never_binding("worker", "sockets", "300"),
 }
 
 
