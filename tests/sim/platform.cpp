@@ -47,7 +47,10 @@ void judge_kill(const Being &being)
     bool is_guard = being.pipe != 0 || being.state != Being::Alive || being.doomed;
     if (!world.by_chance || is_guard || being.self == world.outside)
         return;
-    if (world.now < world.kill_due)
+    // Where nobody can look and the leader is a zombie, who is as nice as the guard can't be told
+    // from other zombies.
+    bool is_humble = being.nice > 0 && (has(SIM_NO_PROC) || world.was_short != 0);
+    if (world.now < world.kill_due && !is_humble)
         complain("process %d (%s) is killed %.3f ms before its grace is over", being.pid,
                  being.program->name, static_cast<double>(world.kill_due - world.now) * 1e-6);
     if (being.told[SIGTERM] < 0 && being.born < world.told_at && world.kill_due > world.told_at &&

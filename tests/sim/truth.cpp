@@ -237,7 +237,10 @@ bool may_remain(const Being &being)
 {
     bool is_blind = has(SIM_NO_PROC) || world.was_short != 0;
     bool can_not_be_seen = is_blind && being.told[SIGKILL] >= 0 && outlasts(being);
-    return can_not_be_seen || is_out_of_reach();
+    // By number a leader that a tracer holds is taken for one who came after the group.
+    bool is_dying = being.told[SIGKILL] >= 0 && being.band < world.beings.size() &&
+                    world.beings[being.band].held && has(SIM_NO_PROC);
+    return can_not_be_seen || is_out_of_reach() || is_dying;
 }
 
 // One can be held on to: it is the proxy where that has left its group, too, and the leader of the
