@@ -6,7 +6,6 @@
 set -eu
 cd "$(dirname "$0")/.."
 . tests/setup.sh
-. tests/coverage/counters.sh
 
 passed=0 failed=0 skipped=0
 
@@ -83,12 +82,9 @@ run_tests() {
     add_results "$status" "$log"
 }
 
-# Counts the branches that are taken; without optimization, so that they are the source's.
 test_with_gcc() {
-    CC=gcc CXX=g++ build build-gcc -Dbuildtype=debug -Db_coverage=true || return 0
-    open_counters build-gcc
+    CC=gcc CXX=g++ build build-gcc || return 0
     run_tests build-gcc testlog-all --setup all
-    close_counters build-gcc
     run_tests build-gcc testlog-valgrind --setup valgrind --suite unit --suite lifecycle
 }
 
@@ -115,17 +111,13 @@ test_with_thread_sanitizer() {
 }
 
 test_posix() {
-    CC=gcc CXX=g++ build build-posix -Dplatform=posix -Dbuildtype=debug -Db_coverage=true || return 0
-    open_counters build-posix
+    CC=gcc CXX=g++ build build-posix -Dplatform=posix || return 0
     run_tests build-posix testlog --suite unit --suite lifecycle
-    close_counters build-posix
     run_tests build-posix testlog-all --setup all 'calls of POSIX alone'
 }
 
-# As it is shipped.
 test_release() {
     CC=gcc CXX=g++ build build-release -Dbuildtype=release -Db_ndebug=true || return 0
-    run_tests build-release testlog-all --setup all --suite unit --suite lifecycle
     run_tests build-release testlog --suite promises
 }
 
@@ -148,10 +140,6 @@ check() {
     else
         failed=$((failed + 1))
     fi
-}
-
-check_coverage() {
-    python3 tests/coverage/coverage.py build-gcc build-posix
 }
 
 check_format() {
@@ -199,7 +187,6 @@ test_with_sanitizers
 test_with_thread_sanitizer
 test_posix
 test_release
-check "that the tests take every branch of the library" check_coverage
 check_sources
 
 summary="$passed passed, $failed failed"
