@@ -110,6 +110,19 @@ test_with_thread_sanitizer() {
     run_tests build-threads testlog-all --setup all 'strange threads' 'strange forks'
 }
 
+# Each target on its corpus, then a minute of new inputs.
+fuzz() {
+    heading "Fuzzing with libFuzzer"
+    if ! CC=clang CXX=clang++ configure build-fuzz -Dfuzz=true; then
+        failed=$((failed + 1))
+        return 0
+    fi
+    rm -f build-fuzz/meson-logs/testlog-all.json
+    status=0
+    meson test -C build-fuzz --setup all --suite fuzz --print-errorlogs --num-processes 2 || status=$?
+    add_results "$status" build-fuzz/meson-logs/testlog-all.json
+}
+
 test_posix() {
     CC=gcc CXX=g++ build build-posix -Dplatform=posix || return 0
     run_tests build-posix testlog --suite unit --suite lifecycle
@@ -187,6 +200,7 @@ test_with_sanitizers
 test_with_thread_sanitizer
 test_posix
 test_release
+fuzz
 check_sources
 
 summary="$passed passed, $failed failed"
