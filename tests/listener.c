@@ -119,6 +119,16 @@ static void it_is_stopped(void **state)
     assert_contains(scene->error.message, "it is stopped");
 }
 
+/* On POSIX the proxy alone can be seen. */
+static void a_worker_of_its_is_stopped(void **state)
+{
+    struct scene *scene = *state;
+    if (left_out_on_posix(__func__))
+        return;
+    assert_result(KP_ERR_TIMED_OUT, spawn(scene, soon(SHELL("\"$0\" stop & wait"))));
+    assert_contains(scene->error.message, "it is stopped");
+}
+
 /* The fixture has no other way to be asked in vain from the start. */
 static bool without_filters(const char *test)
 {
@@ -317,6 +327,7 @@ int main(void)
         TEST(in_a_process_that_left_the_group),
         TEST(where_connections_are_closed_at_once),
         TEST(it_is_stopped),
+        TEST(a_worker_of_its_is_stopped),
         EACH_WAY(connections_that_are_not_answered),
         EACH_WAY(connections_that_are_answered_later),
         EACH_WAY(another_process_listens),
