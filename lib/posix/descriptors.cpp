@@ -19,7 +19,8 @@ void close_fd(int fd)
 
 bool is_want(int error)
 {
-    return error == EMFILE || error == ENFILE || error == ENOMEM || error == ENOBUFS;
+    return error == EMFILE || error == ENFILE || error == ENOMEM || error == ENOBUFS ||
+           error == EAGAIN || error == EINTR;
 }
 
 Fd lifted(int number)
