@@ -145,7 +145,6 @@ static void run_single(const struct life *life, enum drive drive, enum function_
     }
 }
 
-/* An owner that has left the group can't be found then. */
 static void run_lasting(const struct life *life, enum drive drive, enum function_id function)
 {
     struct plan plan = {.count = 1, .faults = {{function, 1, functions[function].errors[0], true}}};
@@ -285,7 +284,7 @@ static bool read_fault(char **words, struct fault *fault)
             return false;
     *fault = (struct fault){(enum function_id)i, (unsigned)atoi(words[1]), error_of(words[2]),
                             strcmp(words[3], "lasting") == 0};
-    return i < FUNCTIONS && fault->call != 0 && fault->error != 0;
+    return i < FUNCTIONS && fault->error != 0;
 }
 
 static int do_replay(char **arguments)

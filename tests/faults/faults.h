@@ -96,10 +96,13 @@ unsigned codes_of(enum function_id function, int error);
 
 struct fault {
     enum function_id function;
-    unsigned call; /* the first is 1; of the second of two faults: after the first one */
+    unsigned call; /* the first is 1; of the second of two faults: after the first one; OUTSIDE */
     int error;
     bool lasts; /* from that call on */
 };
+
+/* OUTSIDE: no call of this program's, but what it comes to is what is expected: see spawn.py. */
+enum { OUTSIDE = 0 };
 
 enum { MOST_FAULTS = 2, MOST_SPAWNED = 64 };
 
