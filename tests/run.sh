@@ -84,7 +84,9 @@ run_tests() {
 
 test_with_gcc() {
     CC=gcc CXX=g++ build build-gcc || return 0
-    run_tests build-gcc testlog-all --setup all
+    run_tests build-gcc testlog-all --setup all --no-suite faults
+    # These wait most of the time, and measure none.
+    run_tests build-gcc testlog-all --setup all --suite faults --num-processes 8
     run_tests build-gcc testlog-valgrind --setup valgrind --suite unit --suite lifecycle
 }
 
