@@ -49,7 +49,8 @@ ssize_t recv(int fd, void *buffer, size_t size, int flags)
 static void add(const void *bytes, size_t size)
 {
     assert_true(next_answer.size + size <= MOST_BYTES);
-    memcpy(next_answer.bytes + next_answer.size, bytes, size);
+    if (size != 0)
+        memcpy(next_answer.bytes + next_answer.size, bytes, size);
     next_answer.size += size;
 }
 
