@@ -6,8 +6,10 @@
 #include <algorithm>
 #include <errno.h>
 #include <fcntl.h>
+#include <iterator>
 #include <stddef.h>
 #include <string.h>
+#include <unistd.h>
 
 using namespace fuzz;
 
@@ -25,13 +27,22 @@ struct Model {
 
 // ---- from the input
 
-// Descriptors of all kinds; the last one is not open.
+// Of all kinds; the last one is not open.
+struct Descriptors {
+    int kinds[4] = {open("/dev/null", O_RDONLY | O_CLOEXEC),
+                    open("/dev/null", O_WRONLY | O_CLOEXEC), open("/dev/null", O_RDWR | O_CLOEXEC),
+                    1 << 20};
+    ~Descriptors()
+    {
+        for (int kind : kinds)
+            close(kind);
+    }
+};
+
 int32_t descriptor(uint8_t choice)
 {
-    static const int kinds[] = {open("/dev/null", O_RDONLY | O_CLOEXEC),
-                                open("/dev/null", O_WRONLY | O_CLOEXEC),
-                                open("/dev/null", O_RDWR | O_CLOEXEC), 1 << 20};
-    return kinds[choice % (sizeof kinds / sizeof *kinds)];
+    static const Descriptors descriptors;
+    return descriptors.kinds[choice % std::size(descriptors.kinds)];
 }
 
 void append(std::optional<Texts> &list, const std::string &text, size_t times)
