@@ -117,7 +117,7 @@ static bool is_mine(size_t function)
 /* Then nobody can be ended. */
 static bool leave_no_signal(enum function_id one, enum function_id other)
 {
-    return one == F_PIDFD_SIGNAL && other == F_KILL;
+    return (one == F_PIDFD_SIGNAL || one == F_PIDFD_OPEN) && other == F_KILL;
 }
 
 /* The second fault, at every call after the first one was met. */
