@@ -173,8 +173,8 @@ check_with_clang_tidy() {
 }
 
 check_with_cppcheck() {
-    cppcheck --project=build-clang/compile_commands.json --file-filter='*/lib/*' \
-        --file-filter='*/bindings/*' --enable=warning,performance,portability \
+    cppcheck --project=build-clang/compile_commands.json --file-filter='*lib/*' \
+        --file-filter='*bindings/*' --enable=warning,performance,portability \
         --suppressions-list=.cppcheck-suppressions --error-exitcode=1 --quiet -j 2
 }
 

@@ -194,7 +194,7 @@ class RawSpec {
 
     bool whole(const std::string &string, const char *name) noexcept
     {
-        return string.find('\0') == string.npos ||
+        return string.find('\0') == std::string::npos ||
                fail(KP_ERR_INVALID, name, " must not hold a NUL byte");
     }
 
