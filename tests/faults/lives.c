@@ -366,6 +366,14 @@ static void check_failure(kp_result result, size_t hit_before)
         complain("%s without a fault: %s", kp_result_name(result), host.error.message);
 }
 
+static void check_start(kp_result result, size_t hit_before)
+{
+    if (result == KP_OK)
+        check_ready();
+    else if (result < 0)
+        check_failure(result, hit_before);
+}
+
 /* Once READY, or not. */
 static void begin(void)
 {
@@ -380,10 +388,7 @@ static void begin(void)
         result = reach(KP_STATE_READY);
     else if (result != KP_OK && host.proxy != NULL)
         complain("a handle is left by a failed start");
-    if (result == KP_OK)
-        check_ready();
-    else if (result < 0)
-        check_failure(result, hit);
+    check_start(result, hit);
 }
 
 static void begin_again(void)
@@ -394,10 +399,7 @@ static void begin_again(void)
     CALL(&call_restart, kp_handle_restart(host.proxy, &host.error));
     if (result == KP_OK)
         result = reach(KP_STATE_READY);
-    if (result == KP_OK)
-        check_ready();
-    else if (result < 0)
-        check_failure(result, hit);
+    check_start(result, hit);
 }
 
 static void stop(void)
