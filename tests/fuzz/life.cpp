@@ -137,7 +137,11 @@ struct Facts {
 class Life {
   public:
     Life(const kp_spec &spec, unsigned system) : spec_(spec), system_(system) {}
-    ~Life() { free(); }
+    ~Life()
+    {
+        if (has_handle())
+            free();
+    }
     Life(const Life &) = delete;
     Life &operator=(const Life &) = delete;
 
@@ -510,7 +514,7 @@ void Life::open_fd()
 
 void Life::free()
 {
-    kp_state state = handle_ == nullptr ? KP_STATE_EXITED : kp_handle_state(handle_);
+    kp_state state = kp_handle_state(handle_);
     begin_call();
     kp_handle_free(handle_);
     int64_t limit = called_;
@@ -649,8 +653,8 @@ void act(Life &life, Programs &programs, Input &input)
     }
     if (life.has_handle())
         act_on_handle(life, letter, input);
-    else if (sim_living() != 0)
-        return; // one that was given up would be told of to the next handle
+    else if (sim_living() != 0 || sim_left()[0] != '\0')
+        return; // one that was given up, or its zombie, would be told of to the next handle
     else if (letter == 'S')
         life.spawn();
     else
