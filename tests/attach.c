@@ -296,6 +296,28 @@ static void nobodys(void **state)
     assert_int_equal(in_child(attach_as_nobody, *state), 0);
 }
 
+/* A host that is two users trusts both; the listener is the effective one's. */
+static void attach_as_two(struct scene *scene)
+{
+    uint16_t port = free_port();
+    CHECK(setresuid(SOMEBODY + 1, SOMEBODY, SOMEBODY) == 0);
+    int fd = bind_socket("127.0.0.1", port, BIND_REUSEADDR | BIND_LISTEN);
+    CHECK(fd >= 0);
+    for (int i = 0; i < 2; i++) {
+        kp_spec spec = attach_spec(port, 0);
+        CHECK(kp_spawn(&spec, &scene->proxy, &scene->error) == KP_OK);
+        kp_handle_free(scene->proxy);
+        CHECK(setresuid(SOMEBODY, SOMEBODY + 1, SOMEBODY + 1) == 0);
+    }
+}
+
+static void its_own_as_real_and_effective_user(void **state)
+{
+    if (geteuid() != 0 && left_out(__func__, "without root"))
+        return;
+    assert_int_equal(in_child(attach_as_two, *state), 0);
+}
+
 /* "INSIDE OUTSIDE COUNT" of a user namespace in which the listener's user has no number. */
 static const char *map;
 
@@ -359,6 +381,7 @@ int main(void)
         TEST(another_users_where_any_will_do),
         TEST(roots),
         TEST(nobodys),
+        TEST(its_own_as_real_and_effective_user),
         TEST(who_has_no_number),
     };
     return RUN(tests);

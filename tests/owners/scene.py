@@ -241,9 +241,9 @@ class Scene:
         self.hosts.append(host)
         return host
 
-    def start_bystanders(self, count):
+    def start_bystanders(self, count, *steps):
         """So many processes that have nothing to do with the proxy."""
-        command = [self.strange, "crowd", str(count), "never"]
+        command = [self.strange, *steps, "crowd", str(count), "never"]
         environment = {"PATH": os.environ["PATH"]}
         self.bystanders = subprocess.Popen(command, env=environment, start_new_session=True)
         wait_until(lambda: len(children(self.bystanders.pid)) == count, "all are there")

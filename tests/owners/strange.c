@@ -10,6 +10,7 @@
  *
  *   become UID           become this user altogether (installed as a setuid root program)
  *   undumpable           have /proc belong to root
+ *   deaf                 ignore SIGTERM
  *   userns               enter a user namespace of one's own
  *   no-main              end the main thread; another one goes on
  *   worker               a child goes on; its parent stays
@@ -42,6 +43,7 @@
 #include <netinet/in.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -186,6 +188,12 @@ static void undumpable(char **arguments)
     (void)arguments;
     if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0)
         cannot("PR_SET_DUMPABLE");
+}
+
+static void deaf(char **arguments)
+{
+    (void)arguments;
+    signal(SIGTERM, SIG_IGN);
 }
 
 static void userns(char **arguments)
@@ -428,6 +436,7 @@ static const struct step {
 } steps[] = {
     {"become", 1, become},
     {"undumpable", 0, undumpable},
+    {"deaf", 0, deaf},
     {"userns", 0, userns},
     {"no-main", 0, no_main},
     {"worker", 0, worker},

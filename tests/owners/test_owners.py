@@ -25,6 +25,7 @@ ROOT = 0
 MPTCP = 262
 
 MANY = str(min(20000, resource.getrlimit(resource.RLIMIT_NOFILE)[1] - 100))
+TOO_MANY = 250000 // int(MANY) + 1  # processes of which each has so many
 CROWD = "1000"
 BYSTANDERS = 3000
 ANSWERS_WITHIN_S = 5.0  # a second or two, and what a busy machine adds
@@ -209,10 +210,48 @@ def own_tests():
 
 
 def own_on_old_kernels_tests():
+    for kernel in OLD_KERNELS:
+        yield f"deaf_without_a_main_thread_{kernel}", deaf_without_a_main_thread(kernel)
     for who, uid in (("root", ROOT), ("user", USER)):
         for name in OWN_ON_OLD_KERNELS[uid]:
             for kernel, options in OLD_KERNELS.items():
                 yield f"{name}_of_{who}_{kernel}", is_ready(name, uid, options=options)
+
+
+def workers_in_a_session_of_their_own(test, scene):
+    """Three owners, each of one listener and none in the proxy's group. One is the outsider, and
+    the rest is stopped with the group that it is in, where the kernel can (Linux 6.9)."""
+    steps = ["worker", "session", "reuseport", "workers", "3"]
+    host = scene.host(["hold"], [scene.strange, *steps], as_user(USER))
+    scenes.wait_until(lambda: len(scene.owners(host.port)) == 3, "all of them listen")
+    host.go_on()
+    test.assertEqual(host.result, "KP_OK", host.message)
+    test.assertLess(host.free(), FREE_WITHIN_S)
+    if signals_groups():
+        test.assertEqual(scene.marked(), [])
+
+
+def signals_groups():
+    version = os.uname().release.split(".")
+    return (int(version[0]), int(version[1])) >= (6, 9)
+
+
+GRACE_S = 0.3  # that host.c gives
+
+
+def deaf_without_a_main_thread(kernel):
+    """The test of a worker that looks like a zombie, and has the whole grace all the same."""
+
+    def play(test, scene):
+        steps = ["worker", "deaf", "no-main", "listen", "127.0.0.1"]
+        host = scene.host(OLD_KERNELS[kernel], [scene.strange, *steps], as_user(USER))
+        test.assertEqual(host.result, "KP_OK", host.message)
+        took = host.free()
+        test.assertGreaterEqual(took, GRACE_S)
+        test.assertLess(took, FREE_WITHIN_S)
+        test.assertEqual(scene.marked(), [])
+
+    return play
 
 
 # ---- Another's -----------------------------------------------------------------------------
@@ -341,13 +380,13 @@ def joined(address, proxy_address, verdict, *opener_steps, uid=USER):
     return play
 
 
-def opened_among_bystanders(host_uid, count):
+def opened_among_bystanders(host_uid, count, *steps):
     """The test of an opener on a machine on which much else runs."""
 
     def play(test, scene):
         if host_uid == ROOT:
             scenes.need_root()
-        scene.start_bystanders(count)
+        scene.start_bystanders(count, *steps)
         with Opener(scene, host_uid) as opener:
             host = scene.host([], [scene.strange, "ask", opener.path], as_user(host_uid))
             check_refused(test, host, opener)
@@ -445,11 +484,16 @@ CROWDS = {
         ["crowd", CROWD, "descriptors", MANY], USER, OTHER),
     # More than one search looks at: the owner is unknown, and accepted.
     "opened_for_too_many_descriptors": opened(
-        ["descriptors", MANY, "crowd", str(250000 // int(MANY) + 1)], USER, USER,
+        ["descriptors", MANY, "crowd", str(TOO_MANY)], USER, USER,
         verdict=check_accepted),
     "opened_among_many_bystanders_for_root": opened_among_bystanders(ROOT, BYSTANDERS),
     "opened_among_many_bystanders": opened_among_bystanders(USER, BYSTANDERS),
+    # More than the search for a name looks at.
+    "opened_among_too_many_descriptors": opened_among_bystanders(
+        ROOT, TOO_MANY, "descriptors", MANY),
     "never_binding": never_binding("crowd", CROWD, "descriptors", MANY),
+    "never_binding_with_too_many_descriptors": never_binding(
+        "descriptors", MANY, "crowd", str(TOO_MANY)),
     # Any of them might be what it listens on instead.
     "never_binding_with_many_sockets": never_binding("crowd", "3", "sockets", "300"),
     "never_binding_with_many_sockets_in_a_worker": never_binding("worker", "sockets", "300"),
@@ -468,7 +512,9 @@ class Searches(scenes.Beside):
     at_once = 1  # they need the machine
 
 
-Own.add(dict(own_tests()) | dict(own_on_old_kernels_tests()))
+Own.add(dict(own_tests()) | dict(own_on_old_kernels_tests()) | {
+    "workers_in_a_session_of_their_own": workers_in_a_session_of_their_own,
+})
 Others.add(OTHERS)
 Searches.add(CROWDS)
 
