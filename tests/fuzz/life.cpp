@@ -71,23 +71,7 @@ void read_program(Input &input, sim_program &program)
     program.obeys_after = time_from(input.byte());
 }
 
-constexpr unsigned kSystems[] = {
-    0,
-    SIM_SLOW_INIT,
-    SIM_LOW_HOST,
-    SIM_NO_GROUP_SIGNAL,
-    SIM_NO_PIDFD,
-    SIM_HOST_REAPS,
-    SIM_NO_PIDFD | SIM_SLOW_INIT,
-    SIM_NO_GROUP_SIGNAL | SIM_HOST_REAPS,
-    SIM_NO_PIDFD | SIM_HOST_REAPS,
-    SIM_NO_PROC,
-    SIM_NO_PROC | SIM_NO_GROUP_SIGNAL,
-    SIM_NO_PROC | SIM_NO_PIDFD,
-    SIM_NO_PROC | SIM_NO_PIDFD | SIM_HOST_REAPS,
-    SIM_NO_DIAG,
-    SIM_SHORT,
-};
+constexpr unsigned kSystems[] = {SIM_SYSTEMS, SIM_NO_DIAG, SIM_SHORT};
 
 constexpr uint16_t kPort = 8080;
 char proxy_name[] = "proxy";

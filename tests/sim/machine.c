@@ -153,21 +153,7 @@ static int64_t pause_after(int64_t waited)
     return pause < 20 * SIM_US ? 20 * SIM_US : pause > 10 * SIM_MS ? 10 * SIM_MS : pause;
 }
 
-static const unsigned systems[] = {
-    0,
-    SIM_SLOW_INIT,
-    SIM_LOW_HOST,
-    SIM_NO_GROUP_SIGNAL,
-    SIM_NO_PIDFD,
-    SIM_HOST_REAPS,
-    SIM_NO_PIDFD | SIM_SLOW_INIT,
-    SIM_NO_GROUP_SIGNAL | SIM_HOST_REAPS,
-    SIM_NO_PIDFD | SIM_HOST_REAPS,
-    SIM_NO_PROC,
-    SIM_NO_PROC | SIM_NO_GROUP_SIGNAL,
-    SIM_NO_PROC | SIM_NO_PIDFD,
-    SIM_NO_PROC | SIM_NO_PIDFD | SIM_HOST_REAPS,
-};
+static const unsigned systems[] = {SIM_SYSTEMS};
 enum { SYSTEMS = sizeof systems / sizeof *systems };
 
 /* valgrind would take half an hour. */

@@ -77,6 +77,13 @@ enum {
     SIM_MEETS_ITSELF = 1 << 11    /* each third probe that nobody listens to, where it can */
 };
 
+/* What systems and hosts have together, for tests on each of them. */
+#define SIM_SYSTEMS                                                                                \
+    0, SIM_SLOW_INIT, SIM_LOW_HOST, SIM_NO_GROUP_SIGNAL, SIM_NO_PIDFD, SIM_HOST_REAPS,             \
+        SIM_NO_PIDFD | SIM_SLOW_INIT, SIM_NO_GROUP_SIGNAL | SIM_HOST_REAPS,                        \
+        SIM_NO_PIDFD | SIM_HOST_REAPS, SIM_NO_PROC, SIM_NO_PROC | SIM_NO_GROUP_SIGNAL,             \
+        SIM_NO_PROC | SIM_NO_PIDFD, SIM_NO_PROC | SIM_NO_PIDFD | SIM_HOST_REAPS
+
 /* A new world. The seed decides how long it takes from a signal to a process's end (0:
  * always 20 microseconds). */
 void sim_begin(uint64_t seed, unsigned quirks);
