@@ -201,14 +201,20 @@ char *const *words(void *list)
 }
 
 /* Asked for once: a test may take the environment away. */
+static const char *fixture_path; /* found before a test clears the environment */
+
 const char *fixture(void)
 {
-    static char *path;
-    if (path == NULL && getenv("KP_FIXTURE") != NULL)
-        path = strdup(getenv("KP_FIXTURE"));
-    if (path == NULL)
+    if (fixture_path == NULL && getenv("KP_FIXTURE") != NULL)
+        fixture_path = strdup(getenv("KP_FIXTURE"));
+    if (fixture_path == NULL)
         fail_msg("KP_FIXTURE does not name the fixture proxy");
-    return path;
+    return fixture_path;
+}
+
+void use_fixture(const char *path)
+{
+    fixture_path = path;
 }
 
 kp_spec spec_for(char *const *argv)

@@ -107,6 +107,7 @@ kp_result step_until_told(struct scene *scene, kp_error *error);
 
 char *const *words(void *list);
 const char *fixture(void);
+void use_fixture(const char *path); /* from now on; not copied */
 kp_spec spec_for(char *const *argv);
 
 /* ---- Assertions --------------------------------------------------------- */

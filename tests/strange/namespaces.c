@@ -456,7 +456,7 @@ static void live_as_somebody(struct scene *scene)
 {
     CHECK(become_somebody());
     CHECK(!sees(1) && sees(getpid()));
-    setenv("KP_FIXTURE", own_fixture, 1);
+    use_fixture(own_fixture);
     live_unseen(scene);
 }
 

@@ -126,7 +126,7 @@ static void run_helped(struct scene *scene, host_body *body, bool as_somebody)
         channel = ends[1];
         alarm(50);
         CHECK(!as_somebody || become_somebody());
-        setenv("KP_FIXTURE", own_fixture, 1);
+        use_fixture(own_fixture);
         body(scene);
         _exit(0);
     }
