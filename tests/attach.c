@@ -6,6 +6,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -296,6 +297,25 @@ static void nobodys(void **state)
     assert_int_equal(in_child(attach_as_nobody, *state), 0);
 }
 
+/* Nobody can be told from who has no number where there is no /proc, and none is assumed. */
+static void attach_as_nobody_without_proc(struct scene *scene)
+{
+    CHECK(unshare(CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0);
+    CHECK(mount("none", "/proc", "tmpfs", 0, NULL) == 0);
+    attach_as_nobody(scene);
+}
+
+static void nobodys_without_proc(void **state)
+{
+    if (left_out_on_posix(__func__))
+        return;
+    if (geteuid() != 0 && left_out(__func__, "without root"))
+        return;
+    if (!all_users_have_numbers() && left_out(__func__, "in a user namespace"))
+        return;
+    assert_int_equal(in_child(attach_as_nobody_without_proc, *state), 0);
+}
+
 /* A host that is two users trusts both; the listener is the effective one's. */
 static void attach_as_two(struct scene *scene)
 {
@@ -381,6 +401,7 @@ int main(void)
         TEST(another_users_where_any_will_do),
         TEST(roots),
         TEST(nobodys),
+        TEST(nobodys_without_proc),
         TEST(its_own_as_real_and_effective_user),
         TEST(who_has_no_number),
     };

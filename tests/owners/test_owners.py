@@ -28,7 +28,7 @@ MANY = str(min(20000, resource.getrlimit(resource.RLIMIT_NOFILE)[1] - 100))
 TOO_MANY = 250000 // int(MANY) + 1  # processes of which each has so many
 CROWD = "1000"
 BYSTANDERS = 3000
-ANSWERS_WITHIN_S = 5.0  # a second or two, and what a busy machine adds
+ANSWERS_WITHIN_S = 10.0  # a second or two, and what a busy machine adds
 FREE_WITHIN_S = 6.0
 
 
@@ -134,6 +134,7 @@ OWN = {
     "without_a_main_thread": own("no-main", "listen", "127.0.0.1"),
     "in_a_worker_without_a_main_thread": own("worker", "no-main", "listen", "127.0.0.1"),
     "undumpable": own("undumpable", "listen", "127.0.0.1"),
+    "undumpable_without_a_main_thread": own("undumpable", "no-main", "listen", "127.0.0.1"),
     "in_an_undumpable_worker": own("worker", "undumpable", "listen", "127.0.0.1"),
     "in_a_user_namespace": own("userns", "listen", "127.0.0.1"),
     "with_a_zombie": own("zombie", "listen", "127.0.0.1"),
@@ -210,7 +211,9 @@ def own_tests():
 
 
 def own_on_old_kernels_tests():
-    for kernel in OLD_KERNELS:
+    yield "workers_in_a_session", workers_in_a_session()
+    for kernel, options in OLD_KERNELS.items():
+        yield f"workers_in_a_session_{kernel}", workers_in_a_session(options)
         yield f"deaf_without_a_main_thread_{kernel}", deaf_without_a_main_thread(kernel)
     for who, uid in (("root", ROOT), ("user", USER)):
         for name in OWN_ON_OLD_KERNELS[uid]:
@@ -218,17 +221,22 @@ def own_on_old_kernels_tests():
                 yield f"{name}_of_{who}_{kernel}", is_ready(name, uid, options=options)
 
 
-def workers_in_a_session_of_their_own(test, scene):
-    """Three owners, each of one listener and none in the proxy's group. One is the outsider, and
-    the rest is stopped with the group that it is in, where the kernel can (Linux 6.9)."""
-    steps = ["worker", "session", "reuseport", "workers", "3"]
-    host = scene.host(["hold"], [scene.strange, *steps], as_user(USER))
-    scenes.wait_until(lambda: len(scene.owners(host.port)) == 3, "all of them listen")
-    host.go_on()
-    test.assertEqual(host.result, "KP_OK", host.message)
-    test.assertLess(host.free(), FREE_WITHIN_S)
-    if signals_groups():
-        test.assertEqual(scene.marked(), [])
+def workers_in_a_session(options=()):
+    """The test of three owners, each of one listener and none in the proxy's group. One is the
+    outsider, and the rest is stopped with the group that it is in, where the kernel can (Linux
+    6.9)."""
+
+    def play(test, scene):
+        steps = ["worker", "session", "reuseport", "workers", "3"]
+        host = scene.host(["hold", *options], [scene.strange, *steps], as_user(USER))
+        scenes.wait_until(lambda: len(scene.owners(host.port)) == 3, "all of them listen")
+        host.go_on()
+        test.assertEqual(host.result, "KP_OK", host.message)
+        test.assertLess(host.free(), FREE_WITHIN_S)
+        if signals_groups() and not options:
+            test.assertEqual(scene.marked(), [])
+
+    return play
 
 
 def signals_groups():
@@ -512,9 +520,7 @@ class Searches(scenes.Beside):
     at_once = 1  # they need the machine
 
 
-Own.add(dict(own_tests()) | dict(own_on_old_kernels_tests()) | {
-    "workers_in_a_session_of_their_own": workers_in_a_session_of_their_own,
-})
+Own.add(dict(own_tests()) | dict(own_on_old_kernels_tests()))
 Others.add(OTHERS)
 Searches.add(CROWDS)
 

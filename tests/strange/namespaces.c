@@ -441,6 +441,30 @@ static void no_proc_and_no_group_signals(void **state)
     assert_int_equal(below_init(PROC_ABSENT, live_unseen_without_group_signals, *state), 0);
 }
 
+/* ---- Whose the port is, where that can't be seen --------------------------------------- */
+
+static void meet_a_listener(struct scene *scene)
+{
+    uint16_t port = free_port();
+    int fd = bind_socket("127.0.0.1", port, BIND_REUSEADDR | BIND_LISTEN);
+    CHECK(fd >= 0);
+    kp_spec spec = with_grace(FIXTURE("serve"), LONG_GRACE);
+    spec.port = port;
+    CHECK_RESULT(KP_ERR_PORT_IN_USE, kp_start(&spec, &scene->proxy, &scene->error));
+    CHECK(strstr(scene->error.message, "a process of uid 0") != NULL);
+    close(fd);
+}
+
+static void a_port_in_use_without_proc(void **state)
+{
+    assert_int_equal(below_init(PROC_ABSENT, meet_a_listener, *state), 0);
+}
+
+static void a_port_in_use_with_the_parents_proc(void **state)
+{
+    assert_int_equal(below_init(PROC_OF_PARENT, meet_a_listener, *state), 0);
+}
+
 /* ---- A /proc that hides others' ----------------------------------------------------- */
 
 static const char *own_fixture; /* where another user may execute it */
@@ -513,6 +537,8 @@ int main(void)
         EACH_WAY(no_proc_at_all),
         EACH_WAY(no_proc_at_all_as_init),
         EACH_WAY(no_proc_and_no_group_signals),
+        TEST(a_port_in_use_without_proc),
+        TEST(a_port_in_use_with_the_parents_proc),
         EACH_WAY(others_are_hidden),
         EACH_WAY(hidden_members_have_their_grace),
     };
