@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Errors help the person who reads them, and are written whole or not at all. */
+#include "process.h"
 #include "support.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -67,6 +68,28 @@ static void a_folder_that_is_none(void **state)
     spec.cwd = fixture();
     assert_not_spawned(scene, &spec, ENOTDIR);
     assert_contains(scene->error.message, "cwd");
+}
+
+static void spawn_in_a_closed_folder(struct scene *scene)
+{
+    CHECK(become_somebody());
+    kp_spec spec = spec_for(FIXTURE("serve"));
+    spec.cwd = scene_path(scene, "closed");
+    CHECK(kp_spawn(&spec, &scene->proxy, &scene->error) == KP_ERR_SPAWN);
+    CHECK(scene->error.sys_errno == EACCES);
+    CHECK(strstr(scene->error.message, spec.cwd) != NULL);
+}
+
+static void a_folder_that_may_not_be_entered(void **state)
+{
+    struct scene *scene = *state;
+    if (left_out_under_valgrind(__func__))
+        return; /* as above */
+    if (geteuid() != 0 && left_out(__func__, "without root"))
+        return;
+    assert_int_equal(chmod(scene->dir, 0755), 0);
+    assert_int_equal(mkdir(scene_path(scene, "closed"), 0700), 0);
+    assert_int_equal(in_child(spawn_in_a_closed_folder, scene), 0);
 }
 
 /* It is not to blame. */
@@ -452,6 +475,7 @@ int main(void)
         TEST(a_program_that_is_not_executable),
         TEST(a_missing_folder),
         TEST(a_folder_that_is_none),
+        TEST(a_folder_that_may_not_be_entered),
         TEST(a_missing_program_in_a_folder),
         TEST(a_program_with_a_name_of_any_kind),
         EACH_WAY(a_time_out_says_how_long),

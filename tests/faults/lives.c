@@ -38,6 +38,7 @@ const struct life lives[] = {
      .rich = true,
      .brief = true,
      .pairs = true},
+    {.name = "bare", .mode = "serve", .bare = true},
     {.name = "unreserved", .mode = "serve", .flags = KP_SPEC_NO_RESERVE | KP_SPEC_PROBE_HTTP},
     {.name = "deaf", .mode = "deaf"},
     {.name = "worker", .mode = "worker"},
@@ -327,22 +328,27 @@ static bool is_marked(char **env)
     return false;
 }
 
-static void check_environment(void)
+static void check_environment(const kp_handle *proxy, char *const base[])
+{
+    size_t hit = host.outcome->hit;
+    wrap_enter();
+    char **env = kp_env_new(proxy, base);
+    wrap_leave();
+    if (env == NULL && host.outcome->hit == hit && !lasts())
+        complain("kp_env_new: NULL, though there was memory");
+    if (env != NULL && is_marked(env) != (proxy != NULL))
+        complain("kp_env_new: the proxy is %s the environment", proxy != NULL ? "not in" : "in");
+    wrap_enter();
+    kp_env_free(env);
+    wrap_leave();
+}
+
+static void check_environments(void)
 {
     char *const none[] = {NULL};
-    for (int i = 0; i < 2; i++) {
-        size_t hit = host.outcome->hit;
-        wrap_enter();
-        char **env = kp_env_new(host.proxy, i == 0 ? NULL : none);
-        wrap_leave();
-        if (env == NULL && host.outcome->hit == hit && !lasts())
-            complain("kp_env_new: NULL, though there was memory");
-        if (env != NULL && !is_marked(env))
-            complain("kp_env_new: the environment lacks the proxy");
-        wrap_enter();
-        kp_env_free(env);
-        wrap_leave();
-    }
+    check_environment(host.proxy, NULL);
+    check_environment(host.proxy, none);
+    check_environment(NULL, NULL);
 }
 
 static void check_ready(void)
@@ -354,7 +360,7 @@ static void check_ready(void)
     else if (host.life->expected == KP_OK && !proxy_answers())
         complain("READY, but the proxy does not answer");
     else if (host.life->rich)
-        check_environment();
+        check_environments();
 }
 
 /* A failure by itself, or by a fault that has just been met. */
@@ -578,6 +584,8 @@ _Noreturn void live(const struct life *life, enum drive drive, const struct plan
     host.outcome = outcome;
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     make_spec();
+    for (int fd = 0; life->bare && fd < 2; fd++)
+        close(fd);
     if (life->unprivileged)
         drop_capability();
     sigprocmask(SIG_SETMASK, NULL, &host.mask);

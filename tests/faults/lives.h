@@ -13,6 +13,7 @@ struct life {
     uint32_t flags;
     kp_result expected;  /* of the start, where no fault is */
     bool rich;           /* with a log, a directory, a CA file, an environment */
+    bool bare;           /* the host has neither standard input nor output */
     bool taken;          /* the port is */
     bool unprivileged;   /* without the capability to look into any process */
     bool brief;          /* not started again */

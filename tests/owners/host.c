@@ -13,12 +13,14 @@
  *   no-netlink=ERRNO  have the kernel refuse a socket(AF_NETLINK) with this number
  *   no-info=ERRNO     have it refuse PIDFD_GET_INFO (before Linux 6.13: ENOTTY)
  *   no-pidfd=ERRNO    have it refuse a pidfd
+ *   become=UID        become this user, after what root had refused: its programs may be setuid
  *
  * Prints, each on a line: "started PORT PID"; "result NAME" and "message TEXT"; "took MS",
  * from the first look to the result; after the end of its input "freed MS", and "children none"
  * or "children left", zombies too.
  */
 #include <errno.h>
+#include <grp.h>
 #include <kp/kp.h>
 #include <limits.h>
 #include <linux/filter.h>
@@ -62,7 +64,7 @@ static void refuse(unsigned call, unsigned argument, unsigned bits, unsigned so,
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
     struct sock_fprog filter = {sizeof code / sizeof code[0], code};
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
+    if ((geteuid() != 0 && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) ||
         prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) != 0)
         stop_with(EXIT_CANNOT, "seccomp");
 }
@@ -72,6 +74,13 @@ static void refuse_netlink(unsigned error)
     refuse(SYS_socket, 0, UINT_MAX, AF_NETLINK, error);
     if (socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, 0) >= 0 || errno != (int)error)
         stop_with(EXIT_CANNOT, "netlink is still there");
+}
+
+static void become(uid_t user)
+{
+    if (setgroups(0, NULL) != 0 || setresgid(user, user, user) != 0 ||
+        setresuid(user, user, user) != 0)
+        stop_with(EXIT_CANNOT, "setresuid");
 }
 
 static bool takes_number(const char *option, const char *name, unsigned *value)
@@ -85,7 +94,7 @@ static bool takes_number(const char *option, const char *name, unsigned *value)
 
 static void take_option(const char *option, kp_spec *spec)
 {
-    unsigned error = 0;
+    unsigned error = 0, user = 0;
     if (takes_number(option, "timeout=", &spec->startup_timeout_ms) ||
         takes_number(option, "grace=", &spec->stop_grace_ms))
         return;
@@ -101,6 +110,8 @@ static void take_option(const char *option, kp_spec *spec)
         refuse(SYS_ioctl, 1, PIDFD_CALLS, PIDFD_CALLS, error);
     else if (takes_number(option, "no-pidfd=", &error))
         refuse(SYS_pidfd_open, 0, 0, 0, error);
+    else if (takes_number(option, "become=", &user))
+        become(user);
     else
         stop_with(EXIT_USAGE, option);
 }

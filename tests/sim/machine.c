@@ -1127,6 +1127,19 @@ static void what_can_not_be_watched_is_looked_at_by_the_clock(void **state)
     assert_between(0, 50 * SIM_MS, sim_now() - begun);
 }
 
+/* All of what is waited for, or none of it: a loop would sleep through the rest. */
+static void a_descriptor_that_can_not_watch_all_is_none(void **state)
+{
+    (void)state;
+    int64_t begun = sim_now();
+    start(spec_for("slow to answer"));
+    sim_run(200 * SIM_MS);
+    assert_result(KP_AGAIN, kp_handle_step(proxy, &failure)); /* the connection is pending */
+    sim_lack_watches();
+    assert_int_equal(kp_handle_fd(proxy), -1);
+    assert_between(500 * SIM_MS, 520 * SIM_MS, drive(BY_TIME, KP_STATE_READY) - begun);
+}
+
 /* A host that steps once nothing is left of the time that it was told. */
 static void assert_the_time_comes(void)
 {
@@ -1258,6 +1271,7 @@ int main(void)
         TEST(a_descriptor_that_is_made_late),
         TEST(a_step_for_no_reason_changes_nothing),
         TEST(what_can_not_be_watched_is_looked_at_by_the_clock),
+        TEST(a_descriptor_that_can_not_watch_all_is_none),
         TEST(what_is_left_of_the_time_runs_out),
         TEST(a_handler_ends_the_wait),
         TEST(the_world_complains),

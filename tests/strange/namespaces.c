@@ -14,6 +14,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -441,6 +442,20 @@ static void no_proc_and_no_group_signals(void **state)
     assert_int_equal(below_init(PROC_ABSENT, live_unseen_without_group_signals, *state), 0);
 }
 
+/* That its children's namespace has no link there, as before Linux 4.12, is no reason to refuse. */
+static void start_without_the_childrens_link(struct scene *scene)
+{
+    CHECK(mkdir("/proc/thread-self", 0755) == 0 && mkdir("/proc/thread-self/ns", 0755) == 0);
+    CHECK(symlink("pid:[4026531836]", "/proc/thread-self/ns/pid") == 0);
+    check_ready(scene, with_grace(FIXTURE("serve"), LONG_GRACE));
+    CHECK(check_free(scene) < PROMPT);
+}
+
+static void a_proc_of_before_linux_4_12(void **state)
+{
+    assert_int_equal(below_init(PROC_ABSENT, start_without_the_childrens_link, *state), 0);
+}
+
 /* ---- Whose the port is, where that can't be seen --------------------------------------- */
 
 static void meet_a_listener(struct scene *scene)
@@ -537,6 +552,7 @@ int main(void)
         EACH_WAY(no_proc_at_all),
         EACH_WAY(no_proc_at_all_as_init),
         EACH_WAY(no_proc_and_no_group_signals),
+        EACH_WAY(a_proc_of_before_linux_4_12),
         TEST(a_port_in_use_without_proc),
         TEST(a_port_in_use_with_the_parents_proc),
         EACH_WAY(others_are_hidden),
