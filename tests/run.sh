@@ -6,6 +6,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 . tests/setup.sh
+. tests/coverage/counters.sh
 
 passed=0 failed=0 skipped=0
 
@@ -86,8 +87,17 @@ test_with_gcc() {
     CC=gcc CXX=g++ build build-gcc || return 0
     run_tests build-gcc testlog-all --setup all --no-suite faults
     # These wait most of the time, and measure none.
-    run_tests build-gcc testlog-all --setup all --suite faults --num-processes 8
+    run_tests build-gcc testlog-all --setup all --suite pairs --num-processes 8
     run_tests build-gcc testlog-valgrind --setup valgrind --suite unit --suite lifecycle
+}
+
+# Counts the branches that are taken; without optimization, so that they are the source's.
+test_with_counters() {
+    CC=gcc CXX=g++ build build-coverage -Dbuildtype=debug -Db_coverage=true || return 0
+    open_counters build-coverage
+    run_tests build-coverage testlog-all --setup all --num-processes 8 \
+        --suite unit --suite lifecycle --suite owners --suite strange --suite faults --no-suite pairs
+    close_counters build-coverage
 }
 
 # Without optimization, and with what distributions turn on, the compiler asks for most of
@@ -126,13 +136,17 @@ fuzz() {
 }
 
 test_posix() {
-    CC=gcc CXX=g++ build build-posix -Dplatform=posix || return 0
+    CC=gcc CXX=g++ build build-posix -Dplatform=posix -Dbuildtype=debug -Db_coverage=true || return 0
+    open_counters build-posix
     run_tests build-posix testlog --suite unit --suite lifecycle
+    close_counters build-posix
     run_tests build-posix testlog-all --setup all 'calls of POSIX alone'
 }
 
+# As it is shipped.
 test_release() {
     CC=gcc CXX=g++ build build-release -Dbuildtype=release -Db_ndebug=true || return 0
+    run_tests build-release testlog-all --setup all --suite unit --suite lifecycle
     run_tests build-release testlog --suite promises
 }
 
@@ -155,6 +169,10 @@ check() {
     else
         failed=$((failed + 1))
     fi
+}
+
+check_coverage() {
+    /usr/bin/python3 tests/coverage/coverage.py build-coverage build-posix
 }
 
 check_format() {
@@ -197,12 +215,14 @@ check_sources() {
 
 set_up
 test_with_gcc
+test_with_counters
 test_with_clang
 test_with_sanitizers
 test_with_thread_sanitizer
 test_posix
 test_release
 fuzz
+check "that the tests take every branch of the library" check_coverage
 check_sources
 
 summary="$passed passed, $failed failed"

@@ -109,9 +109,14 @@ static bool run(const struct life *life, enum drive drive, const struct plan *pl
 
 /* ---- All of them ---------------------------------------------------------- */
 
-static bool is_mine(size_t function)
+static unsigned known[FUNCTIONS]; /* calls of a life without faults */
+
+/* Whether there is such a call to fail. Those of the other parts are failed there. */
+static bool meet(const struct life *life, enum drive drive, const struct plan *plan, bool *mine)
 {
-    return function % parts == part;
+    const struct fault *first = &plan->faults[0];
+    *mine = ((unsigned)first->function + first->call) % parts == part;
+    return *mine ? run(life, drive, plan) : first->call <= known[first->function];
 }
 
 /* Then nobody can be ended. */
@@ -138,9 +143,11 @@ typedef void run_kind(const struct life *life, enum drive drive, enum function_i
 
 static void run_single(const struct life *life, enum drive drive, enum function_id function)
 {
+    bool mine;
     for (const int *error = functions[function].errors; *error != 0; error++) {
         struct plan plan = {.count = 1, .faults = {{function, 1, *error, false}}};
-        while ((!life->wants || (is_want(*error) && *error != EAGAIN)) && run(life, drive, &plan))
+        while ((!life->wants || (is_want(*error) && *error != EAGAIN)) &&
+               meet(life, drive, &plan, &mine))
             plan.faults[0].call++;
     }
 }
@@ -148,32 +155,34 @@ static void run_single(const struct life *life, enum drive drive, enum function_
 static void run_lasting(const struct life *life, enum drive drive, enum function_id function)
 {
     struct plan plan = {.count = 1, .faults = {{function, 1, functions[function].errors[0], true}}};
+    bool mine;
     /* An owner that has left the group can't be found then. */
-    while (functions[function].persists && !life->wants && run(life, drive, &plan))
+    while (functions[function].persists && !life->wants && meet(life, drive, &plan, &mine))
         plan.faults[0].call++;
 }
 
 static void run_pairs(const struct life *life, enum drive drive, enum function_id function)
 {
     unsigned calls[FUNCTIONS];
+    bool mine;
     struct plan plan = {.count = 1,
                         .faults = {{function, 1, functions[function].errors[0], false}}};
-    while (life->pairs && run(life, drive, &plan)) {
+    for (; life->pairs && meet(life, drive, &plan, &mine); plan.faults[0].call++) {
+        if (!mine)
+            continue;
         memcpy(calls, outcome->calls, sizeof calls);
         run_second(life, drive, plan, calls);
-        plan.faults[0].call++;
     }
 }
 
 /* Where a life without faults does not call a function, there is nothing to fail. */
 static void run_life(const struct life *life, enum drive drive, run_kind *kind)
 {
-    unsigned calls[FUNCTIONS];
     struct plan none = {0};
     run(life, drive, &none);
-    memcpy(calls, outcome->calls, sizeof calls);
+    memcpy(known, outcome->calls, sizeof known);
     for (size_t i = 0; i < FUNCTIONS; i++)
-        if (is_mine(i) && calls[i] != 0)
+        if (known[i] != 0)
             kind(life, drive, (enum function_id)i);
 }
 

@@ -29,14 +29,11 @@ enum {
 };
 
 const struct life lives[] = {
-    {.name = "guarded", .mode = "serve"},
-    {.name = "rich", .mode = "serve", .flags = KP_SPEC_NO_GUARD | KP_SPEC_PROBE_HTTP, .rich = true},
-    {.name = "guarded, brief", .mode = "serve", .brief = true, .pairs = true},
-    {.name = "rich, brief",
+    {.name = "guarded", .mode = "serve", .pairs = true},
+    {.name = "rich",
      .mode = "serve",
      .flags = KP_SPEC_NO_GUARD | KP_SPEC_PROBE_HTTP,
      .rich = true,
-     .brief = true,
      .pairs = true},
     {.name = "bare", .mode = "serve", .bare = true},
     {.name = "unreserved", .mode = "serve", .flags = KP_SPEC_NO_RESERVE | KP_SPEC_PROBE_HTTP},
@@ -424,8 +421,7 @@ static void run(void)
     begin();
     if (host.proxy != NULL && host.outcome->complaint[0] == '\0')
         stop();
-    if (host.proxy != NULL && host.life->expected == KP_OK && !host.life->brief &&
-        host.outcome->complaint[0] == '\0')
+    if (host.proxy != NULL && host.life->expected == KP_OK && host.outcome->complaint[0] == '\0')
         begin_again();
     release();
     wrap_close();

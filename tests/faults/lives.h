@@ -16,7 +16,6 @@ struct life {
     bool bare;           /* the host has neither standard input nor output */
     bool taken;          /* the port is */
     bool unprivileged;   /* without the capability to look into any process */
-    bool brief;          /* not started again */
     bool pairs;          /* of faults, too; else of one alone */
     bool wants;          /* of descriptors or memory alone: what is refused puts an owner that has
                             left the group out of sight, and out of reach */

@@ -16,7 +16,7 @@ import tempfile
 import unittest
 
 PROGRAM = ""
-LIVES = ("guarded, brief", "rich, brief")
+LIVES = ("guarded", "rich")
 WAYS = ("blocking", "stepping")
 
 # In the child each fails at its first call, for guard and proxy alike.
