@@ -3,7 +3,6 @@
 #include "platform/listener.h"
 #include <signal.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 namespace kpi::sys {
 
@@ -45,9 +44,9 @@ bool is_stopped(const Kin &kin)
            info.si_pid != 0;
 }
 
-bool is_trusted(uid_t uid)
+bool is_trusted(uid_t)
 {
-    return uid == 0 || uid == getuid() || uid == geteuid();
+    return false; // nobody is told of who could be
 }
 
 } // namespace kpi::sys

@@ -6,6 +6,7 @@
  *     host [OPTION]... -- COMMAND [ARGUMENT]...
  *
  *   any               KP_SPEC_ANY_LISTENER
+ *   http              KP_SPEC_PROBE_HTTP
  *   no-guard          KP_SPEC_NO_GUARD
  *   timeout=MS        the start-up time-out; 5000 without
  *   grace=MS          the stop's; 300 without
@@ -100,6 +101,8 @@ static void take_option(const char *option, kp_spec *spec)
         return;
     if (strcmp(option, "any") == 0)
         spec->flags |= KP_SPEC_ANY_LISTENER;
+    else if (strcmp(option, "http") == 0)
+        spec->flags |= KP_SPEC_PROBE_HTTP;
     else if (strcmp(option, "no-guard") == 0)
         spec->flags |= KP_SPEC_NO_GUARD;
     else if (strcmp(option, "hold") == 0)

@@ -30,11 +30,11 @@
  *   listen ADDRESS       bind and serve there
  *   serve                serve where it was bound
  *   workers N            serve in N children, each with a socket of its own (after `reuseport`)
- *   reexec N             listen, then execute oneself N times, and serve
- *   exec PROGRAM...      become this program
- *   never                never bind
- *   ask SOCKET           have the opener at this socket listen on the port; then do nothing
- *   open SOCKET ADDRESS  no proxy but an opener: listen on ADDRESS at each port that is asked for
+ *   relay                in a child that leads a session: listen, close one connection, and end;
+ * then serve reexec N             listen, then execute oneself N times, and serve exec PROGRAM...
+ * become this program never                never bind ask SOCKET           have the opener at this
+ * socket listen on the port; then do nothing open SOCKET ADDRESS  no proxy but an opener: listen on
+ * ADDRESS at each port that is asked for
  */
 #include "../fixtures/tunnel.h"
 #include <arpa/inet.h>
@@ -341,6 +341,26 @@ static void workers(char **arguments)
     do_nothing();
 }
 
+static _Noreturn void hang_up_once(void)
+{
+    if (setsid() < 0)
+        cannot("setsid");
+    int client = accept(listen_at("127.0.0.1", own_port()), NULL, NULL);
+    if (client < 0)
+        cannot("accept");
+    _exit(0);
+}
+
+static void relay(char **arguments)
+{
+    (void)arguments;
+    if (fork_child())
+        hang_up_once();
+    if (wait(NULL) < 0)
+        cannot("wait");
+    tunnel_serve(listen_at("127.0.0.1", own_port()));
+}
+
 static _Noreturn void execute_self(long times, int listener)
 {
     char count[32], descriptor[32], step[] = "reexecuted";
@@ -454,6 +474,7 @@ static const struct step {
     {"listen", 1, serve_at},
     {"serve", 0, serve_bound},
     {"workers", 1, workers},
+    {"relay", 0, relay},
     {"reexec", 1, reexec},
     {"reexecuted", 2, reexecuted},
     {"exec", 1, execute},

@@ -141,6 +141,8 @@ OWN = {
     "of_another_user": setuid("become", str(THIRD), "listen", "127.0.0.1"),
     "of_another_user_below_a_shell": setuid_below_a_shell(
         "become", str(THIRD), "listen", "127.0.0.1"),
+    "of_another_user_outside_the_group": setuid(
+        "session", "become", str(THIRD), "listen", "127.0.0.1"),
     # The socket is root's, and nobody of the proxy's is any more.
     "of_another_user_who_was_root": setuid(
         "bind", "127.0.0.1", "become", str(THIRD), "serve"),
@@ -214,9 +216,10 @@ def own_tests():
 def own_on_old_kernels_tests():
     # A member of the group that can be neither ended nor, where that is hidden, read.
     for view, stage in {"all_seen": (), "hidepid_1": VIEWS["hidepid_1"]}.items():
-        yield f"of_another_user_of_user_with_{view}_before_5_3", is_ready(
-            "of_another_user_below_a_shell", ROOT, stage,
-            [*OLD_KERNELS["before_5_3"], f"become={USER}"])
+        for name in ("of_another_user_below_a_shell", "of_another_user_outside_the_group"):
+            yield f"{name}_of_user_with_{view}_before_5_3", is_ready(
+                name, ROOT, stage, [*OLD_KERNELS["before_5_3"], f"become={USER}"])
+    yield "relayed", relayed
     yield "workers_in_a_session", workers_in_a_session()
     for kernel, options in OLD_KERNELS.items():
         yield f"workers_in_a_session_{kernel}", workers_in_a_session(options)
@@ -243,6 +246,16 @@ def workers_in_a_session(options=()):
             test.assertEqual(scene.marked(), [])
 
     return play
+
+
+def relayed(test, scene):
+    """An owner outside of the group that ends when it is asked for HTTP, and another one after it:
+    that is the one to be stopped."""
+    steps = ["worker", "session", "relay"]
+    host = scene.host(["http"], [scene.strange, *steps], as_user(USER))
+    test.assertEqual(host.result, "KP_OK", host.message)
+    test.assertLess(host.free(), FREE_WITHIN_S)
+    test.assertEqual(scene.marked(), [])
 
 
 def signals_groups():
