@@ -408,9 +408,9 @@ int kp_handle::fd()
     size_t count = group_.watches(list);
     bool complete = true;
     for (size_t i = 0; i < count; ++i)
-        complete = poller_.watch(list[i]) && complete;
+        complete &= poller_.watch(list[i]);
     if (probe_.is_waiting())
-        complete = poller_.watch(probe_.watch()) && complete;
+        complete &= poller_.watch(probe_.watch());
     if (!complete) {
         poller_ = sys::Poller();
         return -1;

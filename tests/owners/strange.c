@@ -30,11 +30,12 @@
  *   listen ADDRESS       bind and serve there
  *   serve                serve where it was bound
  *   workers N            serve in N children, each with a socket of its own (after `reuseport`)
- *   relay                in a child that leads a session: listen, close one connection, and end;
- * then serve reexec N             listen, then execute oneself N times, and serve exec PROGRAM...
- * become this program never                never bind ask SOCKET           have the opener at this
- * socket listen on the port; then do nothing open SOCKET ADDRESS  no proxy but an opener: listen on
- * ADDRESS at each port that is asked for
+ *   relay                a child that leads a session listens, and ends when asked; then serve
+ *   reexec N             listen, then execute oneself N times, and serve
+ *   exec PROGRAM...      become this program
+ *   never                never bind
+ *   ask SOCKET           have the opener at this socket listen on the port; then do nothing
+ *   open SOCKET ADDRESS  no proxy but an opener: listen on ADDRESS at each port that is asked for
  */
 #include "../fixtures/tunnel.h"
 #include <arpa/inet.h>
@@ -341,13 +342,14 @@ static void workers(char **arguments)
     do_nothing();
 }
 
-static _Noreturn void hang_up_once(void)
+static _Noreturn void end_when_asked(void)
 {
     if (setsid() < 0)
         cannot("setsid");
-    int client = accept(listen_at("127.0.0.1", own_port()), NULL, NULL);
-    if (client < 0)
-        cannot("accept");
+    int client, listener = listen_at("127.0.0.1", own_port());
+    char byte;
+    while ((client = accept(listener, NULL, NULL)) >= 0 && read(client, &byte, 1) <= 0)
+        close(client);
     _exit(0);
 }
 
@@ -355,7 +357,7 @@ static void relay(char **arguments)
 {
     (void)arguments;
     if (fork_child())
-        hang_up_once();
+        end_when_asked();
     if (wait(NULL) < 0)
         cannot("wait");
     tunnel_serve(listen_at("127.0.0.1", own_port()));
