@@ -37,7 +37,6 @@ static const char *const drive_names[DRIVES] = {"stepping", "blocking"};
 static struct outcome *outcome; /* shared with the process of a life */
 static struct {
     unsigned long lives, faults, pairs, failures;
-    bool reached[FUNCTIONS];
 } total;
 static unsigned part, parts;
 
@@ -94,8 +93,6 @@ static bool run(const struct life *life, enum drive drive, const struct plan *pl
     total.lives++;
     total.faults += outcome->hit;
     total.pairs += outcome->hit == MOST_FAULTS;
-    for (size_t i = 0; i < outcome->hit; i++)
-        total.reached[plan->faults[i].function] = true;
     if (WIFSIGNALED(status) && WTERMSIG(status) == SIGALRM)
         snprintf(why, sizeof why, "it hangs");
     else
@@ -216,17 +213,28 @@ static bool raise_loopback(void)
     return raised;
 }
 
+/* As root of a user namespace of its own: whose is nobody's is trusted by nobody. */
+static bool become_root(uid_t user)
+{
+    FILE *map = fopen("/proc/self/uid_map", "we");
+    bool written = map != NULL && fprintf(map, "0 %u 1\n", user) > 0;
+    return map != NULL && fclose(map) == 0 && written;
+}
+
 /* Few processes, so that a search has few calls, and ports that nobody else has. */
 static bool enter_namespaces(void)
 {
     const int flags = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET;
-    return (unshare(flags) == 0 || unshare(CLONE_NEWUSER | flags) == 0) && raise_loopback() &&
-           mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0;
+    uid_t user = geteuid();
+    bool entered =
+        unshare(flags) == 0 || (unshare(CLONE_NEWUSER | flags) == 0 && become_root(user));
+    return entered && raise_loopback() && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0;
 }
 
 static int skip(void)
 {
-    bool required = getenv("KP_TEST_REQUIRE") != NULL;
+    const char *require = getenv("KP_TEST_REQUIRE");
+    bool required = require != NULL && strcmp(require, "1") == 0;
     printf("1..1\n%s 1 - faults # SKIP no namespaces of one's own\n", required ? "not ok" : "ok");
     return required;
 }

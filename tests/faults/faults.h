@@ -79,6 +79,7 @@ struct function {
     int errors[MOST_ERRORS]; /* that the call may fail with; the first stands for all in pairs */
     unsigned codes;          /* what it may come to, as CODE()s, beside having been survived */
     bool persists;           /* the library can be expected to end though it fails from now on */
+    bool fatal;              /* no start succeeds in which it has failed */
 };
 
 extern const struct function functions[FUNCTIONS];
@@ -132,7 +133,7 @@ void wrap_leave(void);
 void wrap_disarm(void); /* no faults any more */
 void wrap_close(void);  /* the test's own listener, if one was opened */
 
-long wrap_live(void); /* allocations, and objects of the C library's that are not given back */
+long wrap_live(void); /* allocations, mappings and objects of the C library's that are left */
 bool wrap_spawned(pid_t pid);
 bool port_is_open(uint16_t port);
 uint16_t port_beside(uint16_t port);

@@ -13,7 +13,7 @@
 #define SURVIVED 0u
 
 const struct function functions[FUNCTIONS] = {
-    [F_MALLOC] = {"malloc", {ENOMEM}, CODE(KP_ERR_NO_MEMORY), true},
+    [F_MALLOC] = {"malloc", {ENOMEM}, CODE(KP_ERR_NO_MEMORY), true, true},
     [F_MMAP] = {"mmap", {ENOMEM, EAGAIN, EPERM}, SURVIVED, true},
     [F_MADVISE] = {"madvise", {EINVAL /* Linux < 4.14 */, ENOMEM, EAGAIN}, SURVIVED, true},
     [F_SOCKET] = {"socket",
@@ -40,7 +40,7 @@ const struct function functions[FUNCTIONS] = {
                 {ENOBUFS, EINTR, EAGAIN, ECONNRESET, ETIMEDOUT, ENOMEM, EPERM},
                 SYSTEM,
                 true},
-    [F_PIPE] = {"pipe2", {EMFILE, ENFILE, ENOMEM, EPERM}, SYSTEM, true},
+    [F_PIPE] = {"pipe2", {EMFILE, ENFILE, ENOMEM, EPERM}, SYSTEM, true, true},
     [F_OPEN] = {"open",
                 {EMFILE, ENFILE, ENOMEM, EACCES, EPERM, EINTR, ENOENT /* no /proc, or hidden */},
                 SYSTEM,
@@ -73,13 +73,14 @@ const struct function functions[FUNCTIONS] = {
                  {EAGAIN, ENOMEM, EMFILE, ENFILE, ENOENT, EACCES, EPERM, ENOSYS, E2BIG, ENOEXEC,
                   ELOOP, ENAMETOOLONG, ETXTBSY, EIO, EINVAL},
                  CODE(KP_ERR_SPAWN) | CODE(KP_ERR_GUARD),
+                 true,
                  true},
-    [F_ACTIONS_INIT] = {"posix_spawn_file_actions_init", {ENOMEM}, SYSTEM, true},
-    [F_ACTIONS_OPEN] = {"posix_spawn_file_actions_addopen", {ENOMEM}, SYSTEM, true},
-    [F_ACTIONS_DUP2] = {"posix_spawn_file_actions_adddup2", {ENOMEM}, SYSTEM, true},
-    [F_ACTIONS_CLOSE] = {"posix_spawn_file_actions_addclosefrom_np", {ENOMEM}, SYSTEM, true},
-    [F_ACTIONS_CHDIR] = {"posix_spawn_file_actions_addchdir_np", {ENOMEM}, SYSTEM, true},
-    [F_SPAWNATTR_INIT] = {"posix_spawnattr_init", {ENOMEM}, SYSTEM, true},
+    [F_ACTIONS_INIT] = {"posix_spawn_file_actions_init", {ENOMEM}, SYSTEM, true, true},
+    [F_ACTIONS_OPEN] = {"posix_spawn_file_actions_addopen", {ENOMEM}, SYSTEM, true, true},
+    [F_ACTIONS_DUP2] = {"posix_spawn_file_actions_adddup2", {ENOMEM}, SYSTEM, true, true},
+    [F_ACTIONS_CLOSE] = {"posix_spawn_file_actions_addclosefrom_np", {ENOMEM}, SYSTEM, true, true},
+    [F_ACTIONS_CHDIR] = {"posix_spawn_file_actions_addchdir_np", {ENOMEM}, SYSTEM, true, true},
+    [F_SPAWNATTR_INIT] = {"posix_spawnattr_init", {ENOMEM}, SYSTEM, true, true},
     /* ECHILD: reaped by another thread of the host's. wrap.c does that first, so it is no lie. */
     [F_WAIT_PIDFD] = {"waitid(P_PIDFD)",
                       {EINVAL /* Linux < 5.4 */, ECHILD, EPERM, ENOSYS},

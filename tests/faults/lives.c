@@ -90,7 +90,6 @@ static struct {
     uint64_t descriptors;
     int log, taken;
     pid_t attached;
-    bool failed; /* the start, or a restart */
 } host;
 
 /* The first complaint counts: what comes after it follows from it. */
@@ -363,10 +362,20 @@ static void check_ready(void)
 /* A failure by itself, or by a fault that has just been met. */
 static void check_failure(kp_result result, size_t hit_before)
 {
-    host.failed = true;
     bool by_fault = host.outcome->hit != hit_before || lasts() || is_failed_from_outside();
     if (!by_fault && result != host.life->expected)
         complain("%s without a fault: %s", kp_result_name(result), host.error.message);
+}
+
+/* What a start can't do without is not passed over, such as a guard that can't be had. */
+static void check_fatal(const struct call *call, kp_result result, size_t hit_before)
+{
+    for (size_t i = hit_before; result >= 0 && i < host.outcome->hit; i++) {
+        const struct function *failed = &functions[host.plan->faults[i].function];
+        if (failed->fatal)
+            complain("%s: %s, though %s has failed", call->name, kp_result_name(result),
+                     failed->name);
+    }
 }
 
 static void check_start(kp_result result, size_t hit_before)
@@ -382,11 +391,11 @@ static void begin(void)
 {
     kp_result result;
     size_t hit = host.outcome->hit;
-    host.failed = false;
     if (host.drive == BLOCKING)
         CALL(&call_spawn, kp_spawn(&host.spec, &host.proxy, &host.error));
     else
         CALL(&call_start, kp_start(&host.spec, &host.proxy, &host.error));
+    check_fatal(host.drive == BLOCKING ? &call_spawn : &call_start, result, hit);
     if (result == KP_OK && host.drive == STEPPING)
         result = reach(KP_STATE_READY);
     else if (result != KP_OK && host.proxy != NULL)
@@ -398,8 +407,8 @@ static void begin_again(void)
 {
     kp_result result;
     size_t hit = host.outcome->hit;
-    host.failed = false;
     CALL(&call_restart, kp_handle_restart(host.proxy, &host.error));
+    check_fatal(&call_restart, result, hit);
     if (result == KP_OK)
         result = reach(KP_STATE_READY);
     check_start(result, hit);

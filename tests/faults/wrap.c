@@ -270,7 +270,31 @@ void *__wrap_mmap64(void *at, size_t size, int protection, int flags, int fd, of
 void *__wrap_mmap64(void *at, size_t size, int protection, int flags, int fd, off_t offset)
 {
     errno = fault(F_MMAP);
-    return errno != 0 ? MAP_FAILED : __real_mmap64(at, size, protection, flags, fd, offset);
+    void *memory = errno != 0 ? MAP_FAILED : __real_mmap64(at, size, protection, flags, fd, offset);
+    if (now.inside)
+        now.live += memory != MAP_FAILED;
+    return memory;
+}
+
+int __real_munmap(void *at, size_t size);
+int __wrap_munmap(void *at, size_t size);
+int __wrap_munmap(void *at, size_t size)
+{
+    if (now.inside)
+        now.live--;
+    return __real_munmap(at, size);
+}
+
+/* What the kernel wipes on a fork the process keeps for good. */
+int __real_madvise(void *at, size_t size, int advice);
+int __wrap_madvise(void *at, size_t size, int advice);
+int __wrap_madvise(void *at, size_t size, int advice)
+{
+    errno = fault(F_MADVISE);
+    int result = errno != 0 ? -1 : __real_madvise(at, size, advice);
+    if (now.inside)
+        now.live -= result == 0;
+    return result;
 }
 
 FILE *__real_setmntent(const char *path, const char *mode);
@@ -313,7 +337,6 @@ struct mntent *__wrap_getmntent_r(FILE *file, struct mntent *entry, char *text, 
 
 struct dirent64;
 
-WRAP(int, madvise, F_MADVISE, (void *at, size_t size, int advice), at, size, advice)
 WRAP(int, socket, F_SOCKET, (int domain, int type, int protocol), domain, type, protocol)
 WRAP(int, bind, F_BIND, (int fd, const struct sockaddr *to, socklen_t size), fd, to, size)
 WRAP(int, setsockopt, F_SETSOCKOPT,
