@@ -398,19 +398,25 @@ void kp_handle::set_due(Deadline due)
     poller_.alarm(due);
 }
 
+size_t kp_handle::watches(sys::Watch *list) const
+{
+    size_t count = group_.watches(list);
+    if (probe_.is_waiting())
+        list[count++] = probe_.watch();
+    return count;
+}
+
 int kp_handle::fd()
 {
     if (poller_.fd() >= 0)
         return poller_.fd();
     if (!poller_.open())
         return -1;
-    sys::Watch list[Group::kMaxWatches];
-    size_t count = group_.watches(list);
+    sys::Watch list[kMaxWatches];
+    size_t count = watches(list);
     bool complete = true;
     for (size_t i = 0; i < count; ++i)
         complete &= poller_.watch(list[i]);
-    if (probe_.is_waiting())
-        complete &= poller_.watch(probe_.watch());
     if (!complete) {
         poller_ = sys::Poller();
         return -1;
@@ -427,10 +433,8 @@ int64_t kp_handle::timeout() const
 
 sys::Woke kp_handle::sleep_until(Deadline limit, sys::Waiter &waiter)
 {
-    sys::Watch list[Group::kMaxWatches + 1];
-    size_t count = group_.watches(list);
-    if (probe_.is_waiting())
-        list[count++] = probe_.watch();
+    sys::Watch list[kMaxWatches];
+    size_t count = watches(list);
     return waiter.block(list, count, earlier(due_, limit));
 }
 

@@ -65,6 +65,8 @@ struct kp_handle {
 
     void set_due(kpi::Deadline due);
     kpi::Deadline by_clock(int64_t now) const;
+    static constexpr size_t kMaxWatches = kpi::Group::kMaxWatches + 1;
+    size_t watches(kpi::sys::Watch *list) const;
     kpi::sys::Woke sleep_until(kpi::Deadline limit, kpi::sys::Waiter &waiter);
 
     const uint64_t generation_;
