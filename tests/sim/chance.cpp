@@ -319,7 +319,7 @@ constexpr int64_t kMoment = 200 * kMicrosecond;
 
 void schedule_next()
 {
-    bool never = world.calm == 0 || chooser.is_spent();
+    bool never = world.calm == 0;
     world.quiet_calls = never ? 0 : 1 + static_cast<long>(chooser.between(0, world.calm));
 }
 

@@ -13,23 +13,9 @@ uint32_t Chooser::next_number()
     return static_cast<uint32_t>((mixed ^ (mixed >> 31)) >> 32);
 }
 
-uint32_t Chooser::next_byte()
-{
-    if (left_ == 0)
-        return 0;
-    --left_;
-    return *bytes_++;
-}
-
-// One byte where that is enough, so that a fuzzer's mutations stay small.
 uint32_t Chooser::pick(uint32_t count)
 {
-    if (seeded_)
-        return static_cast<uint32_t>(uint64_t{next_number()} * count >> 32);
-    uint32_t number = next_byte();
-    if (count > 256)
-        number = number << 8 | next_byte();
-    return number % count;
+    return static_cast<uint32_t>(uint64_t{next_number()} * count >> 32);
 }
 
 int64_t Chooser::between(int64_t least, int64_t most)

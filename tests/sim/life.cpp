@@ -529,25 +529,15 @@ void add_up()
     sim_events[SIM_OUTSIDE_OWNER] += world.outside != kNobody;
 }
 
-void live(const Chooser &choices)
+} // namespace
+
+void sim_live(uint64_t seed)
 {
-    chooser = choices;
+    chooser = Chooser(seed);
     begin_by_chance();
     teach_proxy();
     Host().live();
     add_up();
-}
-
-} // namespace
-
-void sim_live(const uint8_t *choices, size_t size)
-{
-    live(Chooser(choices, size));
-}
-
-void sim_live_seed(uint64_t seed)
-{
-    live(Chooser(seed));
 }
 
 const sim_fault_words sim_faults[SIM_FAULTS] = {
@@ -555,14 +545,14 @@ const sim_fault_words sim_faults[SIM_FAULTS] = {
     {"listeners are trusted, whosever they are", "a stranger, listens"},
     {"anybody's listener is asked for HTTP", "is sent something"},
     {"the guard comes after the proxy", "outlives the host"},
-    {"numbers are trusted after somebody else has reaped", "stranger"},
+    {"numbers are trusted after somebody else has reaped", "signal "},
     {"a descriptor is not closed", "left: descriptor"},
-    {"memory is not freed", "blocks of memory"},
+    {"memory is not freed", "left: 1 blocks of memory"},
     {"no alarm is set for the host's loop", "stuck: "},
     {"no end of a process is watched", "stuck: "},
     {"no grace is given", "before its grace is over"},
     {"nobody is asked to end", "was never asked"},
-    {"nobody is killed after the grace", "lives"},
+    {"nobody is killed after the grace", ") lives"},
     {"no zombie is reaped", "a zombie"},
     {"the guard is left alive", "left: process"},
     {"the port is left open after an exit", "anybody may bind"},

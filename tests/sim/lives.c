@@ -37,7 +37,7 @@ static void live_each(uint64_t first, uint64_t count)
         if (i % 1000 == 0)
             alarm(SECONDS);
         shared->seed = first + i;
-        sim_live_seed(shared->seed);
+        sim_live(shared->seed);
     }
 }
 
