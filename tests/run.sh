@@ -10,6 +10,10 @@ cd "$(dirname "$0")/.."
 
 passed=0 failed=0 skipped=0
 
+# As many descriptors as are usual: where there may be millions, some tests would open them.
+# shellcheck disable=SC3045  # each sh that there is has both options
+ulimit -S -n "$(ulimit -H -n | awk '{ print ($1 == "unlimited" || $1 > 20000) ? 20000 : $1 }')"
+
 # A test that can't run because a program is missing is a failure here.
 export KP_TEST_REQUIRE=1
 export ASAN_OPTIONS=strict_string_checks=1:detect_stack_use_after_return=1
@@ -81,6 +85,7 @@ run_tests() {
     status=0
     meson test -C "$folder" --no-rebuild --print-errorlogs "$@" || status=$?
     add_results "$status" "$log"
+    grep -hE '^# [0-9]+ faults injected|^faults injected|^[0-9]+ schedules' "${log%.json}.txt" || :
 }
 
 test_with_gcc() {
@@ -171,8 +176,14 @@ check() {
     fi
 }
 
+# Some branches need another user, or a kernel's newest calls.
 check_coverage() {
     /usr/bin/python3 tests/coverage/coverage.py build-coverage build-posix
+}
+
+takes_all_branches() {
+    major=$(uname -r | cut -d. -f1) minor=$(uname -r | cut -d. -f2 | tr -cd '0-9')
+    [ "$(id -u)" -eq 0 ] && [ $((major * 1000 + minor)) -ge 6013 ]
 }
 
 check_format() {
@@ -222,7 +233,12 @@ test_with_thread_sanitizer
 test_posix
 test_release
 fuzz
-check "that the tests take every branch of the library" check_coverage
+if takes_all_branches; then
+    check "that the tests take every branch of the library" check_coverage
+else
+    heading "Not checking the branches that are taken: not all can be without root and Linux 6.13"
+    skipped=$((skipped + 1))
+fi
 check_sources
 
 summary="$passed passed, $failed failed"

@@ -107,6 +107,7 @@ static bool run(const struct life *life, enum drive drive, const struct plan *pl
 /* ---- All of them ---------------------------------------------------------- */
 
 static unsigned known[FUNCTIONS]; /* calls of a life without faults */
+static bool reached[FUNCTIONS];   /* whether there is such a life */
 
 /* Whether there is such a call to fail. Those of the other parts are failed there. */
 static bool meet(const struct life *life, enum drive drive, const struct plan *plan, bool *mine)
@@ -179,8 +180,19 @@ static void run_life(const struct life *life, enum drive drive, run_kind *kind)
     run(life, drive, &none);
     memcpy(known, outcome->calls, sizeof known);
     for (size_t i = 0; i < FUNCTIONS; i++)
-        if (known[i] != 0)
+        if (known[i] != 0) {
+            reached[i] = true;
             kind(life, drive, (enum function_id)i);
+        }
+}
+
+static void check_reached(void)
+{
+    for (size_t i = 0; i < FUNCTIONS; i++)
+        if (!reached[i]) {
+            printf("# %s was never failed\n", functions[i].name);
+            total.failures++;
+        }
 }
 
 static int run_all(const char *name, run_kind *kind)
@@ -197,6 +209,8 @@ static int run_all(const char *name, run_kind *kind)
                    drive_names[drive], total.faults - faults, total.lives - before);
             fflush(stdout);
         }
+    if (kind == run_single)
+        check_reached();
     printf("1..%u\n# %lu faults injected, %lu pairs, %lu lives, %lu failed\n", count, total.faults,
            total.pairs, total.lives, total.failures);
     return total.failures != 0;

@@ -127,7 +127,7 @@ struct outcome {
 enum arrival { LISTENS, LISTENS_BESIDE, ENDS, NEVER, LISTENED_FOR };
 
 void wrap_begin(const struct plan *plan, struct outcome *outcome, enum arrival arrival,
-                int startup_ms);
+                int startup_ms, bool old /* a system without pidfds */);
 void wrap_enter(void); /* a call of the interface */
 void wrap_leave(void);
 void wrap_disarm(void); /* no faults any more */

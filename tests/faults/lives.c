@@ -36,6 +36,8 @@ const struct life lives[] = {
      .rich = true,
      .pairs = true},
     {.name = "bare", .mode = "serve", .bare = true},
+    {.name = "old", .mode = "serve", .old = true},
+    {.name = "old, deaf worker", .mode = "worker", .old = true},
     {.name = "unreserved", .mode = "serve", .flags = KP_SPEC_NO_RESERVE | KP_SPEC_PROBE_HTTP},
     {.name = "deaf", .mode = "deaf"},
     {.name = "worker", .mode = "worker"},
@@ -45,7 +47,7 @@ const struct life lives[] = {
      .mode = "serve",
      .flags = KP_SPEC_ATTACH | KP_SPEC_PROBE_HTTP,
      .pairs = true},
-    {.name = "missing", .expected = KP_ERR_SPAWN, .pairs = true},
+    {.name = "missing", .expected = KP_ERR_SPAWN, .rich = true, .pairs = true},
     {.name = "taken",
      .mode = "serve",
      .expected = KP_ERR_PORT_IN_USE,
@@ -595,7 +597,7 @@ _Noreturn void live(const struct life *life, enum drive drive, const struct plan
         drop_capability();
     sigprocmask(SIG_SETMASK, NULL, &host.mask);
     host.descriptors = open_descriptors();
-    wrap_begin(plan, outcome, life->arrival, (int)host.spec.startup_timeout_ms);
+    wrap_begin(plan, outcome, life->arrival, (int)host.spec.startup_timeout_ms, life->old);
     outcome->hit = is_failed_from_outside();
     run();
     wrap_disarm();

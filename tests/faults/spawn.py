@@ -19,10 +19,11 @@ PROGRAM = ""
 LIVES = ("guarded", "rich")
 WAYS = ("blocking", "stepping")
 
-# In the child each fails at its first call, for guard and proxy alike.
+# In the child each fails at its first call: of the guard, or of a proxy without one.
 OF_CHILD = {
     "execve": ("ENOENT", "EACCES", "EPERM", "ENOMEM", "E2BIG", "ETXTBSY", "EAGAIN", "EMFILE", "EIO"),
-    "dup2": ("EBUSY", "EINTR", "EMFILE"),
+    "/^dup[23]$": ("EBUSY", "EINTR", "EMFILE"),
+    "close_range": ("ENOSYS", "EPERM", "ENOMEM"),
     "setpgid": ("EACCES", "EPERM"),
     "chdir": ("EACCES", "EIO", "ENOMEM"),
 }

@@ -30,7 +30,7 @@ static struct {
     struct outcome *outcome;
     enum arrival arrival;
     int startup_ms;
-    bool inside, armed;
+    bool inside, armed, old;
     long live;
     unsigned connects; /* since the proxy was started */
     int listener;      /* the test's own */
@@ -39,12 +39,13 @@ static struct {
 } now;
 
 void wrap_begin(const struct plan *plan, struct outcome *outcome, enum arrival arrival,
-                int startup_ms)
+                int startup_ms, bool old)
 {
     now.plan = plan;
     now.outcome = outcome;
     now.arrival = arrival;
     now.startup_ms = startup_ms;
+    now.old = old;
     now.armed = true;
     now.connects = 0;
     now.listener = -1;
@@ -504,7 +505,8 @@ long __wrap_syscall(long number, ...)
     for (int i = 0; i < 4; i++)
         each[i] = va_arg(arguments, long); /* none of the calls has more */
     va_end(arguments);
-    int error = now.inside ? fault(call_function(number)) : 0;
+    bool lacks = now.old && number == SYS_pidfd_open;
+    int error = lacks ? ENOSYS : now.inside ? fault(call_function(number)) : 0;
     if (error == 0)
         return __real_syscall(number, each[0], each[1], each[2], each[3]);
     errno = error;

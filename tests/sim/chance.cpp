@@ -439,7 +439,7 @@ void begin_by_chance()
     pool.clear();
     unsigned quirks = 0;
     if (chooser.pick(3) != 0)
-        for (unsigned bit = 0; bit < 10; ++bit)
+        for (unsigned bit = 0; bit < 11; ++bit)
             quirks |= (chooser.once_in(bit == 9 ? 2 : 7) ? 1u : 0u) << bit;
     sim_begin(chooser.pick(256), quirks & ~unsigned{SIM_SHORT}); // a shortage passes
     world.by_chance = true;

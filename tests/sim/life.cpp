@@ -228,7 +228,9 @@ void Host::hurry(int64_t grace)
 
 void Host::step()
 {
+    int64_t begun = world.now, stalled = world.stalled;
     call(Call::Step, "kp_handle_step", [this] { return kp_handle_step(told_.handle, &error_); });
+    check_time("kp_handle_step", begun, stalled, 0);
 }
 
 void Host::wait()
@@ -489,9 +491,9 @@ void look_at_state()
 void Host::tell_scene() const
 {
     static const char *const quirks[] = {
-        "no pidfd",           "no group signal",   "no /proc",     "host ignores SIGCHLD",
-        "slow init",          "host is nice",      "no sock_diag", "",
-        "host waits for all", "numbers are reused"};
+        "no pidfd",           "no group signal",    "no /proc",           "host ignores SIGCHLD",
+        "slow init",          "host is nice",       "no sock_diag",       "",
+        "host waits for all", "numbers are reused", "no sharing of ports"};
     for (size_t i = 0; i < std::size(quirks); ++i)
         if (has(1u << i))
             note("%s", quirks[i]);

@@ -272,7 +272,8 @@ void check_exited(const Told &told, const Answer &answer)
     for (Being &being : world.beings)
         being.given_up = being.given_up || (being.ours && being.state == Being::Alive);
     uint16_t port = kp_handle_port(told.handle);
-    if (!told.has(KP_SPEC_NO_RESERVE) && !is_reserved_from(port, true))
+    bool reserves = !told.has(KP_SPEC_NO_RESERVE) && !has(SIM_NO_SHARE);
+    if (reserves && !is_reserved_from(port, true))
         complain("EXITED, and anybody may bind port %u", port);
 }
 
@@ -298,7 +299,23 @@ bool is_foreign_possible(uint16_t port)
     return false;
 }
 
-void check_start_failure(const Told &told, kp_result result)
+// Also after a spawn, when all is over again.
+void check_spec_allows(const Told &told, kp_result result)
+{
+    bool wrong = false;
+    if (result == KP_ERR_GUARD)
+        wrong = told.has(KP_SPEC_NO_GUARD);
+    if (result == KP_ERR_TIMED_OUT)
+        wrong = world.now < told.started + told.patience();
+    if (result == KP_ERR_NOT_HTTP)
+        wrong = !told.has(KP_SPEC_PROBE_HTTP);
+    if (result == KP_ERR_FOREIGN_LISTENER)
+        wrong = told.has(KP_SPEC_ANY_LISTENER);
+    if (wrong)
+        complain("%s, which what was asked for rules out", kp_result_name(result));
+}
+
+void check_start_failure(kp_result result)
 {
     bool short_of_anything = world.was_short != 0;
     bool spawn_fails = world.programs[0]->spawn_errno != 0;
@@ -309,7 +326,7 @@ void check_start_failure(const Told &told, kp_result result)
     if (result == KP_ERR_SPAWN)
         wrong = !spawn_fails && is_quiet();
     if (result == KP_ERR_GUARD)
-        wrong = told.has(KP_SPEC_NO_GUARD) || (world.guard != kNobody && !is_over(world.guard));
+        wrong = world.guard != kNobody && !is_over(world.guard);
     if (wrong)
         complain("%s, and it is not so", kp_result_name(result));
 }
@@ -322,12 +339,8 @@ void check_failure(const Told &told, const Answer &answer)
         wrong = world.proxy == kNobody || !is_over(world.proxy);
     if (result == KP_ERR_GUARD)
         wrong = world.guard == kNobody || !is_over(world.guard);
-    if (result == KP_ERR_TIMED_OUT)
-        wrong = world.now < told.started + told.patience();
-    if (result == KP_ERR_NOT_HTTP)
-        wrong = !told.has(KP_SPEC_PROBE_HTTP);
     if (result == KP_ERR_FOREIGN_LISTENER)
-        wrong = told.has(KP_SPEC_ANY_LISTENER) || !is_foreign_possible(kp_handle_port(told.handle));
+        wrong = !is_foreign_possible(kp_handle_port(told.handle));
     if (result == KP_ERR_SYSTEM)
         wrong = world.was_short == 0 && !is_given_up(answer);
     if (wrong)
@@ -345,8 +358,9 @@ void check_answer(const Told &told, const Answer &answer)
     bool starts = answer.call == Call::Start || answer.call == Call::Restart;
     if (answer.result < 0 && answer.result != KP_ERR_STATE && answer.result != KP_ERR_INVALID) {
         count(static_cast<sim_event>(SIM_ERR_INVALID - 1 - answer.result));
+        check_spec_allows(told, answer.result);
         if (starts)
-            check_start_failure(told, answer.result);
+            check_start_failure(answer.result);
         else if (answer.call != Call::Spawn)
             check_failure(told, answer);
     }
