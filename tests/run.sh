@@ -8,6 +8,9 @@ cd "$(dirname "$0")/.."
 . tests/setup.sh
 . tests/coverage/counters.sh
 
+trap drop_counters EXIT
+trap 'exit 1' HUP INT TERM
+
 passed=0 failed=0 skipped=0
 
 # As many descriptors as are usual: where there may be millions, some tests would open them.

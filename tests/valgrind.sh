@@ -6,6 +6,7 @@
 set -u
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
+trap 'exit 1' HUP INT TERM
 valgrind --quiet --error-exitcode=99 --leak-check=full --track-fds=yes --trace-children=no \
     --child-silent-after-fork=yes --vgdb=no --log-file="$log" "$@"
 status=$?

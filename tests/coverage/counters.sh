@@ -5,6 +5,7 @@
 #
 #     open_counters BUILD    from now on they count, from nothing, in a folder where everybody may
 #     close_counters BUILD   leaves what they have counted in the build, and removes that folder
+#     drop_counters          removes it, if it is there
 
 open_counters() {
     GCOV_PREFIX=$(mktemp -d /tmp/kp-counters-XXXXXX)
@@ -22,6 +23,12 @@ close_counters() {
     find "$1" -name '*.gcda' -delete
     find "$GCOV_PREFIX" -name '*.gcda' -empty -delete
     cp -R "$GCOV_PREFIX$(realpath "$1")/." "$1"
-    rm -rf "$GCOV_PREFIX"
+    drop_counters
+}
+
+drop_counters() {
+    if [ -n "${GCOV_PREFIX:-}" ]; then
+        rm -rf "$GCOV_PREFIX"
+    fi
     unset GCOV_PREFIX GCOV_ERROR_FILE
 }

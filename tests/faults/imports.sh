@@ -27,6 +27,7 @@ names() {
 
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
+trap 'exit 1' HUP INT TERM
 nm --defined-only "$1" | awk 'NF == 3 { print $3 }' | sort -u >"$scratch/defined"
 # glibc names some functions after the C standard that a compiler is set to: __isoc23_strtol.
 nm --undefined-only "$1" | awk '$1 == "U" { print $2 }' | grep -vE '^__(asan|ubsan|tsan|sanitizer|gcov|aarch64)' |

@@ -43,6 +43,7 @@ const struct life lives[] = {
     {.name = "worker", .mode = "worker"},
     {.name = "worker alone", .mode = "worker", .flags = KP_SPEC_NO_GUARD},
     {.name = "left", .mode = "leave", .wants = true},
+    {.name = "private", .mode = "private", .unprivileged = true},
     {.name = "attached",
      .mode = "serve",
      .flags = KP_SPEC_ATTACH | KP_SPEC_PROBE_HTTP,

@@ -11,6 +11,7 @@
  *   never    do nothing
  *   deaf     serve, ignore SIGTERM
  *   worker   serve, with a child in the group that ends some time after a SIGTERM
+ *   private  serve, and let none but root's see what it holds
  *   leave    let a child serve that has left the group
  */
 #include <arpa/inet.h>
@@ -19,6 +20,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -99,6 +101,8 @@ int main(int argc, char **argv)
             pause();
     if (is(mode, "deaf"))
         signal(SIGTERM, SIG_IGN);
+    if (is(mode, "private"))
+        prctl(PR_SET_DUMPABLE, 0);
     if (is(mode, "worker"))
         fork_worker();
     if (is(mode, "leave"))

@@ -16,6 +16,7 @@ export UBSAN_OPTIONS=print_stacktrace=1
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+trap 'exit 1' HUP INT TERM
 mkdir "$work/corpus"
 mkdir -p "$findings"
 
