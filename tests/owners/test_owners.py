@@ -259,8 +259,8 @@ def relayed(test, scene):
 
 
 def signals_groups():
-    version = os.uname().release.split(".")
-    return (int(version[0]), int(version[1])) >= (6, 9)
+    major, minor = re.match(r"(\d+)\.(\d+)", os.uname().release).groups()
+    return (int(major), int(minor)) >= (6, 9)
 
 
 GRACE_S = 0.3  # that host.c gives
