@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 /* Time-outs that pass while the host is stopped, and what it may take once it runs again. */
-enum { TIMEOUT_MS = 1500, STOPPED_MS = TIMEOUT_MS + 100, PROMPT_MS = 1000 };
+enum { TIMEOUT_MS = 2500, STOPPED_MS = TIMEOUT_MS + 100, PROMPT_MS = 2000 };
 
 /* ---- The host -------------------------------------------------------------------------- */
 
