@@ -103,7 +103,7 @@ test_with_gcc() {
 test_with_counters() {
     CC=gcc CXX=g++ build build-coverage -Dbuildtype=debug -Db_coverage=true || return 0
     open_counters build-coverage
-    run_tests build-coverage testlog-all --setup all \
+    run_tests build-coverage testlog-all --setup all --num-processes 4 \
         --suite unit --suite lifecycle --suite owners --suite strange
     run_tests build-coverage testlog-all --setup all --suite faults --no-suite pairs --num-processes 8
     close_counters build-coverage
