@@ -155,7 +155,8 @@ static void run_lasting(const struct life *life, enum drive drive, enum function
     struct plan plan = {.count = 1, .faults = {{function, 1, functions[function].errors[0], true}}};
     bool mine;
     /* An owner that has left the group can't be found then. */
-    while (functions[function].persists && !life->wants && meet(life, drive, &plan, &mine))
+    while ((functions[function].traits & PERSISTS) != 0 && !life->wants &&
+           meet(life, drive, &plan, &mine))
         plan.faults[0].call++;
 }
 

@@ -78,8 +78,12 @@ struct function {
     const char *name;
     int errors[MOST_ERRORS]; /* that the call may fail with; the first stands for all in pairs */
     unsigned codes;          /* what it may come to, as CODE()s, beside having been survived */
-    bool persists;           /* the library can be expected to end though it fails from now on */
-    bool fatal;              /* no start succeeds in which it has failed */
+    unsigned traits;
+};
+
+enum {
+    PERSISTS = 1, /* the library can be expected to end though it fails from now on */
+    FATAL = 2     /* no start succeeds in which it has failed */
 };
 
 extern const struct function functions[FUNCTIONS];

@@ -375,7 +375,7 @@ static void check_fatal(const struct call *call, kp_result result, size_t hit_be
 {
     for (size_t i = hit_before; result >= 0 && i < host.outcome->hit; i++) {
         const struct function *failed = &functions[host.plan->faults[i].function];
-        if (failed->fatal)
+        if ((failed->traits & FATAL) != 0)
             complain("%s: %s, though %s has failed", call->name, kp_result_name(result),
                      failed->name);
     }
