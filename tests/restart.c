@@ -69,7 +69,7 @@ static void several_times(void **state)
 static void after_an_exit_of_its_own(void **state)
 {
     struct scene *scene = *state;
-    get_ready(scene, spec_for(FIXTURE("die-after", "50")));
+    get_ready(scene, spec_for(FIXTURE("die-after", "300")));
     for (int i = 0; i < 2; i++) {
         int exit_code = 0;
         get_exited(scene);
