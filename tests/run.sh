@@ -105,7 +105,7 @@ test_with_counters() {
     open_counters build-coverage
     run_tests build-coverage testlog-all --setup all --num-processes 4 \
         --suite unit --suite lifecycle --suite owners --suite strange
-    run_tests build-coverage testlog-all --setup all --suite faults --no-suite pairs --num-processes 8
+    run_tests build-coverage testlog-all --setup all --suite faults --no-suite pairs --num-processes 12
     close_counters build-coverage
 }
 
