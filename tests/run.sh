@@ -180,14 +180,25 @@ check() {
     fi
 }
 
-# Some branches need another user, or a kernel's newest calls.
+# leave_out WHAT WHY: of what check() checks.
+leave_out() {
+    heading "Not checking $1: $2"
+    skipped=$((skipped + 1))
+}
+
 check_coverage() {
     /usr/bin/python3 tests/coverage/coverage.py build-coverage build-posix
 }
 
-takes_all_branches() {
+# Some need another user, or a kernel's newest calls.
+check_branches() {
+    what="that the tests take every branch of the library"
     major=$(uname -r | cut -d. -f1) minor=$(uname -r | cut -d. -f2 | tr -cd '0-9')
-    [ "$(id -u)" -eq 0 ] && [ $((major * 1000 + minor)) -ge 6013 ]
+    if [ "$(id -u)" -eq 0 ] && [ $((major * 1000 + minor)) -ge 6013 ]; then
+        check "$what" check_coverage
+    else
+        leave_out "$what" "not all can be without root and Linux 6.13"
+    fi
 }
 
 check_format() {
@@ -216,8 +227,7 @@ check_by() {
     if "$1" --version | grep -q 'version 14\.'; then
         check "$2" "$3"
     else
-        heading "Not checking $2: $1 is not version 14"
-        skipped=$((skipped + 1))
+        leave_out "$2" "$1 is not version 14"
     fi
 }
 
@@ -237,12 +247,7 @@ test_with_thread_sanitizer
 test_posix
 test_release
 fuzz
-if takes_all_branches; then
-    check "that the tests take every branch of the library" check_coverage
-else
-    heading "Not checking the branches that are taken: not all can be without root and Linux 6.13"
-    skipped=$((skipped + 1))
-fi
+check_branches
 check_sources
 
 summary="$passed passed, $failed failed"

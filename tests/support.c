@@ -201,7 +201,7 @@ char *const *words(void *list)
 }
 
 /* Asked for once: a test may take the environment away. */
-static const char *fixture_path; /* found before a test clears the environment */
+static const char *fixture_path;
 
 const char *fixture(void)
 {

@@ -109,12 +109,16 @@ static bool run(const struct life *life, enum drive drive, const struct plan *pl
 static unsigned known[FUNCTIONS]; /* calls of a life without faults */
 static bool reached[FUNCTIONS];   /* whether there is such a life */
 
+static bool is_mine(const struct fault *fault)
+{
+    return ((unsigned)fault->function + fault->call) % parts == part;
+}
+
 /* Whether there is such a call to fail. Those of the other parts are failed there. */
-static bool meet(const struct life *life, enum drive drive, const struct plan *plan, bool *mine)
+static bool meet(const struct life *life, enum drive drive, const struct plan *plan)
 {
     const struct fault *first = &plan->faults[0];
-    *mine = ((unsigned)first->function + first->call) % parts == part;
-    return *mine ? run(life, drive, plan) : first->call <= known[first->function];
+    return is_mine(first) ? run(life, drive, plan) : first->call <= known[first->function];
 }
 
 /* Then nobody can be ended. */
@@ -141,11 +145,9 @@ typedef void run_kind(const struct life *life, enum drive drive, enum function_i
 
 static void run_single(const struct life *life, enum drive drive, enum function_id function)
 {
-    bool mine;
     for (const int *error = functions[function].errors; *error != 0; error++) {
         struct plan plan = {.count = 1, .faults = {{function, 1, *error, false}}};
-        while ((!life->wants || (is_want(*error) && *error != EAGAIN)) &&
-               meet(life, drive, &plan, &mine))
+        while ((!life->wants || (is_want(*error) && *error != EAGAIN)) && meet(life, drive, &plan))
             plan.faults[0].call++;
     }
 }
@@ -153,21 +155,18 @@ static void run_single(const struct life *life, enum drive drive, enum function_
 static void run_lasting(const struct life *life, enum drive drive, enum function_id function)
 {
     struct plan plan = {.count = 1, .faults = {{function, 1, functions[function].errors[0], true}}};
-    bool mine;
     /* An owner that has left the group can't be found then. */
-    while ((functions[function].traits & PERSISTS) != 0 && !life->wants &&
-           meet(life, drive, &plan, &mine))
+    while ((functions[function].traits & PERSISTS) != 0 && !life->wants && meet(life, drive, &plan))
         plan.faults[0].call++;
 }
 
 static void run_pairs(const struct life *life, enum drive drive, enum function_id function)
 {
     unsigned calls[FUNCTIONS];
-    bool mine;
     struct plan plan = {.count = 1,
                         .faults = {{function, 1, functions[function].errors[0], false}}};
-    for (; life->pairs && meet(life, drive, &plan, &mine); plan.faults[0].call++) {
-        if (!mine)
+    for (; life->pairs && meet(life, drive, &plan); plan.faults[0].call++) {
+        if (!is_mine(&plan.faults[0]))
             continue;
         memcpy(calls, outcome->calls, sizeof calls);
         run_second(life, drive, plan, calls);

@@ -37,7 +37,7 @@ const struct life lives[] = {
      .pairs = true},
     {.name = "bare", .mode = "serve", .bare = true},
     {.name = "old", .mode = "serve", .old = true},
-    {.name = "old, deaf worker", .mode = "worker", .old = true},
+    {.name = "old worker", .mode = "worker", .old = true},
     {.name = "unreserved", .mode = "serve", .flags = KP_SPEC_NO_RESERVE | KP_SPEC_PROBE_HTTP},
     {.name = "deaf", .mode = "deaf"},
     {.name = "worker", .mode = "worker"},

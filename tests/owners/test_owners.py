@@ -30,6 +30,7 @@ CROWD = "1000"
 BYSTANDERS = 3000
 ANSWERS_WITHIN_S = 10.0  # a second or two, and what a busy machine adds
 FREE_WITHIN_S = 6.0
+GRACE_S = 0.3  # that host.c gives
 
 
 # ---- Where the host stands -----------------------------------------------------------------
@@ -177,21 +178,22 @@ OWN_ON_OLD_KERNELS = {
 OWN_WITHOUT_NETLINK = ("serving", "in_a_worker", "on_any_address_of_both_families")
 
 
-def is_ready(name, uid, view=(), options=()):
-    """The test that a proxy of the table above gets READY, and ends."""
+def is_ready(name, uid, view=(), options=(), becomes=False):
+    """The test that a proxy of the table above gets READY, and ends. The host may have been root
+    when the kernel was told what to refuse, and have become the user then."""
 
     def play(test, scene):
-        if uid == ROOT:
+        if uid == ROOT or becomes:
             scenes.need_root()
         need_view(view)
         command = (OWN | MANY_OF_ITS_OWN)[name](scene)
-        host = scene.host(options, command, [*view, *as_user(uid)])
+        become = [f"become={uid}"] if becomes else []
+        host = scene.host([*options, *become], command, [*view, *as_user(ROOT if becomes else uid)])
         test.assertEqual(host.result, "KP_OK", f"{host.message} {scene.read_log()}")
         test.assertLess(host.took, ANSWERS_WITHIN_S)
         test.assertLess(host.free(), FREE_WITHIN_S)
         # A user can't end what another user has become: it was given up.
-        is_root = uid == ROOT and f"become={USER}" not in options
-        if is_root or not name.startswith("of_another_user"):
+        if uid == ROOT or not name.startswith("of_another_user"):
             test.assertEqual(scene.marked(), [])
             test.assertEqual(host.told["children"], "none")
 
@@ -218,9 +220,7 @@ def own_on_old_kernels_tests():
     for view, stage in {"all_seen": (), "hidepid_1": VIEWS["hidepid_1"]}.items():
         for name in ("of_another_user_below_a_shell", "of_another_user_outside_the_group"):
             yield f"{name}_of_user_with_{view}_before_5_3", is_ready(
-                name, ROOT, stage, [*OLD_KERNELS["before_5_3"], f"become={USER}"])
-    yield "relayed", relayed
-    yield "workers_in_a_session", workers_in_a_session()
+                name, USER, stage, OLD_KERNELS["before_5_3"], becomes=True)
     for kernel, options in OLD_KERNELS.items():
         yield f"workers_in_a_session_{kernel}", workers_in_a_session(options)
         yield f"deaf_without_a_main_thread_{kernel}", deaf_without_a_main_thread(kernel)
@@ -261,9 +261,6 @@ def relayed(test, scene):
 def signals_groups():
     major, minor = re.match(r"(\d+)\.(\d+)", os.uname().release).groups()
     return (int(major), int(minor)) >= (6, 9)
-
-
-GRACE_S = 0.3  # that host.c gives
 
 
 def deaf_without_a_main_thread(kernel):
@@ -539,7 +536,10 @@ class Searches(scenes.Beside):
     at_once = 1  # they need the machine
 
 
-Own.add(dict(own_tests()) | dict(own_on_old_kernels_tests()))
+Own.add(dict(own_tests()) | dict(own_on_old_kernels_tests()) | {
+    "relayed": relayed,
+    "workers_in_a_session": workers_in_a_session(),
+})
 Others.add(OTHERS)
 Searches.add(CROWDS)
 
