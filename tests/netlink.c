@@ -7,9 +7,13 @@
 #include "support.h"
 #include <arpa/inet.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <linux/inet_diag.h>
 #include <linux/netlink.h>
+#include <netinet/in.h>
+#include <stdio.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 /* ---- The answers ----------------------------------------------------------- */
 
@@ -255,6 +259,64 @@ static void a_listener_that_is_being_closed(void **state)
     comes_of(*state, KP_ERR_TIMED_OUT, message);
 }
 
+/* The number of the one socket that this proxy will have. */
+static uint32_t await_socket(pid_t pid)
+{
+    for (int64_t end = now_ms() + PATIENCE_MS; now_ms() < end; sleep_ms(1)) {
+        for (int fd = 3; fd < 16; fd++) {
+            char path[32], target[32] = "";
+            uint32_t number;
+            snprintf(path, sizeof path, "/proc/%d/fd/%d", pid, fd);
+            if (readlink(path, target, sizeof target - 1) > 0 &&
+                sscanf(target, "socket:[%" SCNu32, &number) == 1)
+                return number;
+        }
+    }
+    fail_msg("%s", "it has no socket");
+    return 0;
+}
+
+static void add_loopback(int family, uint16_t port, uint32_t socket)
+{
+    struct inet_diag_msg message = {.idiag_family = (uint8_t)family, .idiag_inode = socket};
+    message.id.idiag_sport = htons(port);
+    if (family == AF_INET)
+        message.id.idiag_src[0] = htonl(INADDR_LOOPBACK);
+    else
+        memcpy(message.id.idiag_src, &in6addr_loopback, sizeof in6addr_loopback);
+    add_listener(message, NULL, 0);
+}
+
+/* 0 is a listener on its own port at another address; another one is on another port. */
+static void told_of_its_own_port(struct scene *scene, const int others[3])
+{
+    char expected[64];
+    kp_spec spec = spec_for(FIXTURE("beside"));
+    spec.startup_timeout_ms = under_valgrind() ? 3000 : 500;
+    assert_result(KP_OK, start(scene, spec));
+    uint32_t socket = await_socket(kp_handle_pid(scene->proxy));
+    uint16_t port = kp_handle_port(scene->proxy);
+    begin(0);
+    for (int i = 0; i < 3; i++)
+        add_loopback(others[i] == 0 ? AF_INET6 : AF_INET, (uint16_t)(port ^ others[i]), socket);
+    add_number(NLMSG_DONE, 0);
+    is_next = repeats = true;
+    kp_result result = reach(scene, KP_STATE_READY);
+    is_next = repeats = false;
+    assert_result(KP_ERR_TIMED_OUT, result);
+    snprintf(expected, sizeof expected, "it listens on [::1]:%u instead", port);
+    assert_contains(scene->error.message, expected);
+    kp_handle_free(scene->proxy);
+    scene->proxy = NULL;
+}
+
+static void listeners_on_other_ports_and_its_own(void **state)
+{
+    told_of_its_own_port(*state, (const int[]){0, 1, 2});
+    told_of_its_own_port(*state, (const int[]){1, 0, 2});
+    told_of_its_own_port(*state, (const int[]){1, 2, 0});
+}
+
 /* On POSIX nobody is asked. */
 static void run_left_out(void **state)
 {
@@ -283,6 +345,7 @@ int main(void)
         PLAY(an_attribute_without_a_length),
         PLAY(an_attribute_that_is_longer_than_its_message),
         PLAY(a_listener_on_a_device),
+        PLAY(listeners_on_other_ports_and_its_own),
     };
     const struct CMUnitTest elsewhere[] = {TEST(run_left_out)};
     return on_posix() ? RUN(elsewhere) : RUN(tests);
