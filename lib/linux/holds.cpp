@@ -36,7 +36,7 @@ Sockets::Sockets(const char *path, Means &means)
 uint64_t Sockets::next()
 {
     while (readable_) {
-        const dirent64 *entry = folder_.next();
+        const dirent *entry = folder_.next();
         if (entry == nullptr) {
             readable_ = folder_.error() == 0;
             means_.note(folder_.error());

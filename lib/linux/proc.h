@@ -20,7 +20,7 @@ class Directory {
     int fd() const { return fd_.get(); }
 
     // NULL: that was all, or it can't be read on.
-    const dirent64 *next();
+    const dirent *next();
     // The next name that is a number above 0, as all processes' and threads' are; 0: as NULL.
     pid_t next_number();
     // Of opening and reading it; 0: none.
@@ -29,7 +29,7 @@ class Directory {
   private:
     Fd fd_;
     size_t at_ = 0, length_ = 0;
-    alignas(dirent64) char buffer_[4096];
+    alignas(dirent) char buffer_[4096];
     int error_;
 };
 

@@ -354,7 +354,6 @@ WRAP(ssize_t, pread64, F_PREAD, (int fd, void *data, size_t size, off_t at), fd,
 WRAP(ssize_t, readlink, F_READLINK, (const char *path, char *text, size_t size), path, text, size)
 WRAP(ssize_t, readlinkat, F_READLINKAT, (int fd, const char *path, char *text, size_t size), fd,
      path, text, size)
-WRAP(ssize_t, getdents64, F_GETDENTS, (int fd, void *data, size_t size), fd, data, size)
 WRAP(int, stat64, F_STAT, (const char *path, struct stat *info), path, info)
 WRAP(int, fstat64, F_FSTAT, (int fd, struct stat *info), fd, info)
 WRAP(int, faccessat, F_ACCESS, (int fd, const char *path, int mode, int flags), fd, path, mode,
@@ -480,6 +479,8 @@ int __wrap_ioctl(int fd, unsigned long request, ...)
 static enum function_id call_function(long number)
 {
     switch (number) {
+    case SYS_getdents64:
+        return F_GETDENTS;
     case SYS_pidfd_open:
         return F_PIDFD_OPEN;
     case SYS_pidfd_send_signal:
