@@ -50,7 +50,7 @@ bool is_v6_only(const char *attributes, size_t length)
     return false;
 }
 
-constexpr uint8_t kLoopback[4] = {127, 0, 0, 1};
+constexpr uint8_t kLoopbackV4[4] = {127, 0, 0, 1};
 constexpr uint8_t kAny[16] = {};
 
 void copy_address(const inet_diag_msg &message, uint8_t *address)
@@ -68,7 +68,7 @@ bool is_reached(const inet_diag_msg &message, const uint8_t *address, bool v6_on
     if (message.id.idiag_if != 0 && message.id.idiag_if != kLoopbackDevice)
         return false;
     if (memcmp(address, kMapped, sizeof kMapped) == 0)
-        return memcmp(address + 12, kLoopback, 4) == 0 || memcmp(address + 12, kAny, 4) == 0;
+        return memcmp(address + 12, kLoopbackV4, 4) == 0 || memcmp(address + 12, kAny, 4) == 0;
     return memcmp(address, kAny, sizeof kAny) == 0 && !v6_only;
 }
 
