@@ -158,6 +158,23 @@ asyncio.run(main())
         self.assertEqual(status, 0, errors)
         self.assertNotIn("Warning", errors)  # A slow machine makes asyncio talk.
 
+    def test_closes_an_asynchronous_one(self):
+        script = """
+import asyncio, os, signal, sys, kp
+async def main():
+    async with kp.spawn_async([sys.argv[1], "serve"]) as proxy:
+        pid = os.fork()
+        if pid == 0:
+            asyncio.run(proxy.close())
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+        os.kill(proxy.pid, signal.SIGKILL)
+        print(await asyncio.wait_for(proxy.wait(), 20))
+asyncio.run(main())
+"""
+        status, output, errors = self.run_host(script, FIXTURE)
+        self.assertEqual((status, output), (0, "ExitStatus(code=None, signal=9)\n"), errors)
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -148,7 +148,11 @@ class AsyncProxy(BaseProxy):
 
     def _unwatch(self) -> None:
         watched, self._watched = self._watched, None
-        if watched is not None and self._loop is not None and not self._loop.is_closed():
+        # In a forked child the library has no descriptor, and the loop's selector is the
+        # parent's too: what is removed there the parent does not see any more.
+        if watched is None or watched != lib.kp_handle_fd(self._handle):
+            return
+        if self._loop is not None and not self._loop.is_closed():
             self._loop.remove_reader(watched)
 
     def _release(self) -> None:
