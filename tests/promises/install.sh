@@ -16,8 +16,9 @@ folder_of() {
     echo "${found%"/$1"}"
 }
 
+# The headers apart, as where a package is split.
 install() {
-    meson setup --prefix="$prefix" -Dtests=false "$folder/build" "$source" &&
+    meson setup --prefix="$prefix" --includedir="$folder/headers" -Dtests=false "$folder/build" "$source" &&
         meson install -C "$folder/build"
 }
 
