@@ -14,6 +14,7 @@ project('user', 'c')
 kp = dependency('kp', fallback: ['libkp', 'kp_dep'])
 executable('user', 'outside.c', dependencies: kp)
 END
-meson setup --wrap-mode=forcefallback -Dlibkp:tests=false "$folder/build" "$folder"
+meson setup --wrap-mode=forcefallback "$folder/build" "$folder"
+[ ! -e "$folder/build/subprojects/libkp/tests" ] || fail "its tests are built, too"
 meson compile -C "$folder/build"
 bounded "$folder/build/user" "$2" serve
