@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "platform/host.h"
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 namespace kpi::sys {
@@ -108,8 +108,9 @@ bool spawns_among_its_own()
     if (own == 0)
         return true;
     uint32_t childrens = namespace_behind(kChildren);
+    struct stat link;
     if (childrens == 0)
-        return errno != ENOENT || faccessat(AT_FDCWD, kChildren, F_OK, AT_SYMLINK_NOFOLLOW) != 0;
+        return errno != ENOENT || lstat(kChildren, &link) != 0;
     return childrens == own;
 }
 

@@ -87,7 +87,9 @@ int check_directory(const char *path)
         return errno;
     if (!S_ISDIR(info.st_mode))
         return ENOTDIR;
-    return faccessat(AT_FDCWD, path, X_OK, AT_EACCESS) == 0 ? 0 : errno;
+    // EPERM is a seccomp filter's answer, and says nothing of the directory.
+    bool usable = faccessat(AT_FDCWD, path, X_OK, AT_EACCESS) == 0 || errno == EPERM;
+    return usable ? 0 : errno;
 }
 
 int64_t regular_file_size(int fd)

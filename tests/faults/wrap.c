@@ -355,6 +355,7 @@ WRAP(ssize_t, readlink, F_READLINK, (const char *path, char *text, size_t size),
 WRAP(ssize_t, readlinkat, F_READLINKAT, (int fd, const char *path, char *text, size_t size), fd,
      path, text, size)
 WRAP(int, stat64, F_STAT, (const char *path, struct stat *info), path, info)
+WRAP(int, lstat64, F_STAT, (const char *path, struct stat *info), path, info)
 WRAP(int, fstat64, F_FSTAT, (int fd, struct stat *info), fd, info)
 WRAP(int, faccessat, F_ACCESS, (int fd, const char *path, int mode, int flags), fd, path, mode,
      flags)

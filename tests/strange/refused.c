@@ -10,9 +10,11 @@
 #include "namespace.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -64,6 +66,7 @@ static const struct filter filters[] = {
     {"setpriority", NO_DOUBT, false, {ENOSYS, EPERM}, {CALL(setpriority)}},
     {"ioprio_set", NO_DOUBT, false, {ENOSYS, EPERM}, {CALL(ioprio_set)}},
     {"ioprio_get", NO_DOUBT, false, {ENOSYS, EPERM}, {CALL(ioprio_get)}},
+    {"faccessat2", NO_DOUBT, false, {ENOSYS, EPERM}, {CALL(faccessat2)}},
     {"getdents64", NO_DOUBT, false, {ENOSYS, EPERM}, {CALL(getdents64)}},
     {"MADV_WIPEONFORK", NO_DOUBT, false, {EINVAL, EPERM}, {CALL_WITH(madvise, 2, MADV_WIPEONFORK)}},
     {"F_SETPIPE_SZ", NO_DOUBT, false, {EINVAL, EPERM}, {CALL_WITH(fcntl, 1, F_SETPIPE_SZ)}},
@@ -178,7 +181,10 @@ static void fail_to_start(struct scene *scene, const struct place *place)
     CHECK_RESULT(KP_OK, reach_somehow(scene, KP_STATE_EXITED));
     check_free(scene);
     check_prompt(place, begin, "a failed start");
-    CHECK_RESULT(KP_ERR_SPAWN, start(scene, spec_for(WORDS("/no/such/proxy"))));
+    kp_spec missing = spec_for(WORDS("/no/such/proxy"));
+    missing.cwd = "/";
+    CHECK_RESULT(KP_ERR_SPAWN, start(scene, missing));
+    CHECK(strstr(scene->error.message, "cwd") == NULL);
 }
 
 static void fail_to_bind(struct scene *scene, const struct place *place)
@@ -200,6 +206,13 @@ static void free_a_ready_one(struct scene *scene, const struct place *place)
     check_prompt(place, begin, "free");
 }
 
+/* For good, so it comes last. */
+static void start_between_namespaces(struct scene *scene)
+{
+    if (unshare(CLONE_NEWPID) == 0) /* else it takes more rights */
+        CHECK_RESULT(KP_ERR_STATE, start(scene, spec_for(FIXTURE("serve"))));
+}
+
 static void live(struct scene *scene)
 {
     const struct place *place = place_of(scene);
@@ -217,6 +230,7 @@ static void live(struct scene *scene)
     check_nothing_left(scene, before);
     free_a_ready_one(scene, place);
     check_nothing_left(scene, before);
+    start_between_namespaces(scene);
 }
 
 static void whole_lives(void **state)
