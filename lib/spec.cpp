@@ -65,6 +65,8 @@ kp_result check_environment(const kp_spec &spec, kp_error *error)
     if (spec.port_env[0] == '\0' || strchr(spec.port_env, '=') != nullptr)
         return fail_invalid(error, "spec.port_env \"%.100s\" can't be the name of a variable",
                             spec.port_env);
+    if (spec.ca_bundle != nullptr && *spec.ca_bundle == '\0')
+        return fail_invalid(error, "spec.ca_bundle must not be empty");
     for (char *const *entry = spec.env; entry != nullptr && *entry != nullptr; ++entry) {
         const char *equals = strchr(*entry, '=');
         if (equals == nullptr || equals == *entry)

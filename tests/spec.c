@@ -130,6 +130,7 @@ static void a_port_variable_of_ones_own(void **state)
 {
     (void)state;
     refuse_by_both(WRONG(SPEC(.env = env_sets_own_port, .port_env = "OWN_PORT"), "OWN_PORT"));
+    refuse_by_both(WRONG(SPEC(.ca_bundle = ""), "ca_bundle"));
     refuse_by_both(WRONG(SPEC(.port_env = ""), "port_env"));
     refuse_by_both(WRONG(SPEC(.port_env = "A=B"), "port_env"));
 }

@@ -187,7 +187,7 @@ typedef struct kp_spec {
     const char *cwd;   /* directory that the proxy starts in; NULL: the host's */
     const char *ca_bundle;       /* PEM file that the children are to trust: the system's roots and
                                     the proxy's own (many clients replace theirs by it). Not opened
-                                    by the library; NULL: none */
+                                    by the library; NULL: none; "" is KP_ERR_INVALID */
     const char *no_proxy;        /* NULL: KP_DEFAULT_NO_PROXY; "": nothing goes around the proxy */
     const char *port_env;        /* variable that tells the proxy its port; NULL: KP_PORT_ENV */
     uint32_t flags;              /* KP_SPEC_* */
@@ -195,10 +195,10 @@ typedef struct kp_spec {
     uint32_t stop_grace_ms;      /* from SIGTERM to SIGKILL; default 2000 */
     int32_t log_fd;              /* the proxy's standard output and error. 0: the host's standard
                                     error, or /dev/null where that is closed or close-on-exec.
-                                    Descriptor 0 itself can't be named; one that is not open is
-                                    KP_ERR_INVALID. The
-                                    handle keeps a duplicate until it is freed: the reader of a pipe
-                                    sees no end before that, and must read during kp_spawn() */
+                                    Descriptor 0 itself can't be named; one that is not open, or not
+                                    for writing, is KP_ERR_INVALID. The handle keeps a duplicate
+                                    until it is freed: the reader of a pipe sees no end before that,
+                                    and must read during kp_spawn() */
     uint32_t port;               /* 1 to 65535; 0: an ephemeral port of the kernel's choice */
     uint32_t reserved;           /* 0 */
 } kp_spec;

@@ -251,6 +251,8 @@ void find_wrong_variables(const Model &model, Words &words)
 {
     if (model.port_env->empty() || model.port_env->find('=') != std::string::npos)
         words.push_back("spec.port_env");
+    if (model.ca_bundle && model.ca_bundle->empty())
+        words.push_back("spec.ca_bundle");
     for (const std::string &entry : model.env.value_or(Texts())) {
         size_t equals = entry.find('=');
         if (equals == std::string::npos || equals == 0)
