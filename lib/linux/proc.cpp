@@ -82,6 +82,18 @@ bool is_hiding(const char *option)
            strncmp(option, "hidepid=noaccess", 16) != 0;
 }
 
+// musl's ends at a line that is longer than the text, and goes on behind it; glibc's cuts it.
+bool next_mount(FILE *mounts, mntent &entry, char *text, int size)
+{
+    for (;;) {
+        errno = 0;
+        if (getmntent_r(mounts, &entry, text, size) != nullptr)
+            return true;
+        if (errno != ERANGE)
+            return false;
+    }
+}
+
 // The last mount is the one that is seen. By the thread: of a process whose main thread has ended
 // the list can't be read.
 bool is_mounted_hiding(int &error)
@@ -94,7 +106,7 @@ bool is_mounted_hiding(int &error)
     char text[4096];
     mntent entry;
     bool hides = false;
-    while (getmntent_r(mounts, &entry, text, sizeof text) != nullptr)
+    while (next_mount(mounts, entry, text, sizeof text))
         if (strcmp(entry.mnt_dir, "/proc") == 0)
             hides = is_hiding(strstr(entry.mnt_opts, "hidepid="));
     endmntent(mounts);
