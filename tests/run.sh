@@ -27,7 +27,7 @@ set_up() {
         valgrind clang-format clang-tidy cppcheck shellcheck mypy curl openssl ca-certificates \
         tinyproxy squid mitmproxy libnss-wrapper privoxy haproxy apache2 trafficserver cntlm \
         nghttp2-proxy dante-server microsocks socat openssh-client openssh-server golang-go \
-        nodejs npm \
+        nodejs npm musl-tools \
         bubblewrap busybox catatonit dumb-init expect gdb make parallel strace sudo supervisor time tini
     if [ "$(uname -m)" = x86_64 ]; then
         need_packages libc6-dev-i386

@@ -44,6 +44,7 @@ have_package() {
     libcmocka-dev) have_command pkg-config && pkg-config --exists cmocka ;;
     libnss-wrapper) have_file /usr/lib/*/libnss_wrapper.so /usr/lib/libnss_wrapper.so /usr/lib64/libnss_wrapper.so ;;
     mitmproxy) have_command mitmdump ;;
+    musl-tools) have_command musl-gcc ;;
     nghttp2-proxy) have_command nghttpx ;;
     ninja-build) have_command ninja ;;
     nodejs) have_command node ;;
