@@ -36,7 +36,10 @@ static void new_sets_defaults(void **state)
     assert_true(process_has_variable(kp_handle_pid(scene->proxy), scene->before.mark));
     assert_result(KP_ERR_TIMED_OUT, reach(scene, KP_STATE_READY));
     assert_true(now_ms() - begin >= 5000);
-    assert_contains(scene->error.message, "timed out after 5.0 s");
+    const char *told = strstr(scene->error.message, "timed out after ");
+    double seconds = 0;
+    assert_true(told != NULL && sscanf(told, "timed out after %lf s", &seconds) == 1);
+    assert_true(seconds >= 5 && seconds < 8); /* what it took on a busy machine */
 }
 
 static void empty_command_errors(void **state)
