@@ -190,7 +190,8 @@ static void descriptors_that_can_not_be_closed(void **state)
 static void none_may_be_polled(void **state)
 {
     struct scene *scene = *state;
-    get_ready(scene, spec_for(FIXTURE("die-after", "300")));
+    get_ready(scene, spec_for(FIXTURE("exit-when-asked", "3")));
+    assert_true(ask_to_exit(kp_handle_port(scene->proxy)));
     answers.none_polled = true;
     kp_result result = kp_handle_wait(scene->proxy, KP_STATE_EXITED, PATIENCE_MS, NULL);
     unsigned told = answers.told;

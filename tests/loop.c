@@ -149,10 +149,11 @@ enum { MAX_STARTING = 2500, MAX_STOPPING = 200 };
 /* A whole life: late start, ready, death, restart, stop of a deaf proxy. */
 static void live(struct scene *scene, struct host *host)
 {
-    kp_spec spec = spec_for(SHELL("trap '' TERM; sleep 0.1; exec \"$0\" die-after 200"));
+    kp_spec spec = spec_for(SHELL("trap '' TERM; sleep 0.1; exec \"$0\" exit-when-asked 3"));
     spec.stop_grace_ms = 200;
     struct run run = begin(scene, host, spec);
     assert_in_range(run_to(&run, KP_STATE_READY), 1, MAX_STARTING);
+    assert_true(ask_to_exit(kp_handle_port(scene->proxy)));
     assert_in_range(run_to(&run, KP_STATE_EXITED), 1, MAX_STOPPING);
     assert_result(KP_ERR_EXITED, run.told);
     assert_result(KP_OK, kp_handle_restart(scene->proxy, &scene->error));
@@ -179,10 +180,11 @@ LIVES(a_life_in_an_edge_triggered_loop, 3)
 static void a_life_by_the_clock(void **state)
 {
     struct scene *scene = *state;
-    kp_spec spec = spec_for(SHELL("trap '' TERM; sleep 0.1; exec \"$0\" die-after 200"));
+    kp_spec spec = spec_for(SHELL("trap '' TERM; sleep 0.1; exec \"$0\" exit-when-asked 3"));
     spec.stop_grace_ms = 200;
     struct run run = begin(scene, &hosts[CLOCK], spec);
     assert_in_range(run_to(&run, KP_STATE_READY), 1, MAX_STARTING);
+    assert_true(ask_to_exit(kp_handle_port(scene->proxy)));
     assert_in_range(run_to(&run, KP_STATE_EXITED), 1, MAX_STARTING);
     assert_result(KP_ERR_EXITED, run.told);
     assert_result(KP_OK, kp_handle_restart(scene->proxy, &scene->error));

@@ -91,6 +91,15 @@ int connect_to(uint16_t port)
     return close_keeping_errno(fd);
 }
 
+bool ask_to_exit(uint16_t port)
+{
+    int fd = connect_to(port);
+    bool asked = fd >= 0 && write(fd, "?", 1) == 1;
+    if (fd >= 0)
+        close(fd);
+    return asked;
+}
+
 bool port_answers(uint16_t port)
 {
     int fd = connect_to(port);

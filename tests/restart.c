@@ -69,9 +69,10 @@ static void several_times(void **state)
 static void after_an_exit_of_its_own(void **state)
 {
     struct scene *scene = *state;
-    get_ready(scene, spec_for(FIXTURE("die-after", "300")));
+    get_ready(scene, spec_for(FIXTURE("exit-when-asked", "3")));
     for (int i = 0; i < 2; i++) {
         int exit_code = 0;
+        assert_true(ask_to_exit(kp_handle_port(scene->proxy)));
         get_exited(scene);
         assert_int_equal(kp_handle_exit_status(scene->proxy, &exit_code, NULL), 1);
         assert_int_equal(exit_code, 3);

@@ -104,7 +104,8 @@ static void a_time_out_is_told_once(void **state)
 static void an_exit_while_ready_is_told_once(void **state)
 {
     struct scene *scene = *state;
-    get_ready(scene, spec_for(FIXTURE("die-after", "300")));
+    get_ready(scene, spec_for(FIXTURE("exit-when-asked", "3")));
+    assert_true(ask_to_exit(kp_handle_port(scene->proxy)));
     assert_result(KP_ERR_EXITED, step_until_told(scene, &scene->error));
     assert_int_equal(scene->error.code, KP_ERR_EXITED);
     assert_int_equal(scene->error.exit_code, 3);
@@ -116,7 +117,8 @@ static void an_exit_while_ready_is_told_once(void **state)
 static void a_proxy_that_was_ready_did_bind(void **state)
 {
     struct scene *scene = *state;
-    get_ready(scene, spec_for(FIXTURE("die-after", "300")));
+    get_ready(scene, spec_for(FIXTURE("exit-when-asked", "3")));
+    assert_true(ask_to_exit(kp_handle_port(scene->proxy)));
     assert_result(KP_ERR_EXITED, step_until_told(scene, &scene->error));
     assert_null(strstr(scene->error.message, "did not bind"));
     assert_contains(scene->error.message, "exited with status 3");
@@ -231,7 +233,8 @@ static void waiting_for_the_end_goes_on_through_a_failure(void **state)
 static void waiting_for_the_end_of_a_ready_proxy(void **state)
 {
     struct scene *scene = *state;
-    get_ready(scene, spec_for(FIXTURE("die-after", "300")));
+    get_ready(scene, spec_for(FIXTURE("exit-when-asked", "3")));
+    assert_true(ask_to_exit(kp_handle_port(scene->proxy)));
     assert_result(KP_OK, kp_handle_wait(scene->proxy, KP_STATE_EXITED, -1, NULL));
     assert_state(scene, KP_STATE_EXITED);
 }

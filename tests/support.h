@@ -171,4 +171,7 @@ int bind_socket(const char *address, uint16_t port, int options);
 int connect_to(uint16_t port);
 bool port_answers(uint16_t port);
 
+/* Has the fixture of the mode exit-when-asked exit: by itself, and once it was seen ready. */
+bool ask_to_exit(uint16_t port);
+
 #endif

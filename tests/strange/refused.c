@@ -140,9 +140,10 @@ static void check_nothing_left(struct scene *scene, size_t descriptors)
 static void live_and_restart(struct scene *scene, const struct place *place)
 {
     int code = 0;
-    check_ready(scene, with_grace(FIXTURE("die-after", "150"), unneeded_grace(place)));
+    check_ready(scene, with_grace(FIXTURE("exit-when-asked", "3"), unneeded_grace(place)));
     if (scene->way->pause == ways[1].pause)
         CHECK((kp_handle_fd(scene->proxy) < 0) == place->no_fd);
+    CHECK(ask_to_exit(kp_handle_port(scene->proxy)));
     CHECK_RESULT(KP_ERR_EXITED, told_somehow(scene));
     CHECK(scene->error.exit_code == 3);
     int64_t begin = now_ms();
