@@ -596,11 +596,13 @@ static void what_an_exit_leaves_has_its_grace(void **state)
     setenv("KP_GO", go, 1);
     setenv("KP_TRACE", trace, 1);
     get_ready(scene,
-              with_grace(SHELL("(trap 'until [ -e $KP_GO ]; do sleep 0.01; done; echo > $KP_TRACE;"
-                               " exit' TERM; \"$0\" serve & wait) & sleep 0.3; exit 5"),
+              with_grace(SHELL("trap 'exit 5' USR1;"
+                               " (trap 'until [ -e $KP_GO ]; do sleep 0.01; done; echo > $KP_TRACE;"
+                               " exit' TERM; \"$0\" serve & wait) & wait"),
                          LONG_GRACE));
     unsetenv("KP_GO");
     unsetenv("KP_TRACE");
+    kill(kp_handle_pid(scene->proxy), SIGUSR1);
     assert_result(KP_ERR_EXITED, step_until_told(scene, &scene->error));
     assert_int_equal(scene->error.exit_code, 5);
     assert_int_equal(kp_handle_state(scene->proxy), KP_STATE_STOPPING);

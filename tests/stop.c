@@ -193,8 +193,9 @@ static void a_deaf_proxy_that_left_the_group(void **state)
 static void what_an_exit_leaves_is_stopped(void **state)
 {
     struct scene *scene = *state;
-    get_ready(scene, with_grace(SHELL("\"$0\" deaf & sleep 0.3; exit 5"), 200));
+    get_ready(scene, with_grace(SHELL("trap 'exit 5' USR1; \"$0\" deaf & wait"), 200));
     pid_t group = group_of(scene);
+    kill(kp_handle_pid(scene->proxy), SIGUSR1);
     assert_result(KP_ERR_EXITED, step_until_told(scene, &scene->error));
     get_exited(scene);
     assert_int_equal(group_size(group), 0);

@@ -74,7 +74,9 @@ static void its_deaf_orphans_are_killed(void **state)
 /* What ends by itself leaves orphans too. */
 static void see_an_exit_as_init(struct scene *scene)
 {
-    check_ready(scene, with_grace(SHELL("\"$0\" workers 2 & sleep 0.3; exit 5"), LONG_GRACE));
+    check_ready(scene,
+                with_grace(SHELL("trap 'exit 5' USR1; \"$0\" workers 2 & wait"), LONG_GRACE));
+    CHECK(kill(kp_handle_pid(scene->proxy), SIGUSR1) == 0);
     CHECK_RESULT(KP_ERR_EXITED, told_somehow(scene));
     CHECK(scene->error.exit_code == 5);
     CHECK_RESULT(KP_OK, reach_somehow(scene, KP_STATE_EXITED));
