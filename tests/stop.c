@@ -225,10 +225,10 @@ static void a_failed_start_has_its_grace(void **state)
 {
     struct scene *scene = *state;
     kp_spec spec = with_grace(SHELL("trap '' TERM; exec \"$0\" never"), 200);
-    spec.startup_timeout_ms = 200;
+    spec.startup_timeout_ms = 1000; /* in which the shell sets its trap on a busy machine, too */
     int64_t begin = now_ms();
     assert_result(KP_ERR_TIMED_OUT, spawn(scene, spec));
-    assert_in_range(now_ms() - begin, 400, PATIENCE_MS);
+    assert_in_range(now_ms() - begin, 1200, PATIENCE_MS);
     assert_string_equal(census_leaks(&scene->before), "");
 }
 
@@ -252,8 +252,10 @@ static void free_while_stopping(void **state)
 {
     struct scene *scene = *state;
     get_ready(scene, with_grace(FIXTURE("slow-stop", "200"), LONG_GRACE));
+    int64_t begin = now_ms();
     assert_result(KP_OK, kp_handle_stop(scene->proxy, -1));
-    assert_in_range(free_now(scene), 190, PATIENCE_MS);
+    assert_true(free_now(scene) < PATIENCE_MS);
+    assert_true(now_ms() - begin >= 200);
 }
 
 static void free_after_the_end(void **state)
@@ -400,6 +402,11 @@ static void workers_of_a_proxy_that_left_the_group(void **state)
     get_exited(scene);
 }
 
+static bool nothing_is_left(const void *before)
+{
+    return census_leaks(before)[0] == '\0';
+}
+
 /* As a worker of the common group that leaves it: out of reach, and nothing to wait or to fail for.
  */
 static void a_worker_that_leaves_the_proxys_own_group(void **state)
@@ -411,7 +418,10 @@ static void a_worker_that_leaves_the_proxys_own_group(void **state)
                                     " while :; do sleep 0.1; done) & exec \"$0\" serve' \"$0\"")));
     assert_result(KP_OK, kp_handle_stop(scene->proxy, 300));
     assert_result(KP_OK, reach(scene, KP_STATE_EXITED));
+    kp_handle_free(scene->proxy);
+    scene->proxy = NULL;
     sleep_ms(2100);
+    assert_true(eventually(nothing_is_left, &scene->before));
 }
 
 /* Its own is the wrapper's. */
