@@ -152,7 +152,7 @@ static void the_parent_goes_on_starting(void **state)
     struct scene *scene = *state;
     if (left_out_on_posix(__func__))
         return;
-    assert_result(KP_OK, start(scene, spec_for(FIXTURE("late", "100"))));
+    assert_result(KP_OK, start(scene, spec_for(FIXTURE("late", "1000"))));
     assert_true(kp_handle_fd(scene->proxy) >= 0);
     assert_result(KP_AGAIN, kp_handle_step(scene->proxy, NULL));
     assert_int_equal(in_child(free_it, scene), 0);
@@ -167,7 +167,7 @@ static void the_parent_goes_on_stopping(void **state)
     kp_spec spec = spec_for(FIXTURE("deaf"));
     get_ready(scene, spec);
     assert_true(kp_handle_fd(scene->proxy) >= 0);
-    assert_result(KP_OK, kp_handle_stop(scene->proxy, 200));
+    assert_result(KP_OK, kp_handle_stop(scene->proxy, 1000));
     assert_result(KP_AGAIN, kp_handle_step(scene->proxy, NULL));
     assert_int_equal(in_child(free_it, scene), 0);
     assert_result(KP_OK, kp_handle_wait(scene->proxy, KP_STATE_EXITED, PATIENCE_MS, NULL));

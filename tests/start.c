@@ -20,6 +20,18 @@ static long ephemeral_range(int which)
     return bounds[which];
 }
 
+struct variable {
+    pid_t pid;
+    const char *entry;
+};
+
+/* Not before it has executed its program. */
+static bool has_variable(const void *data)
+{
+    const struct variable *variable = data;
+    return process_has_variable(variable->pid, variable->entry);
+}
+
 /* No environment of its own, an ephemeral port, five seconds to start. */
 static void new_sets_defaults(void **state)
 {
@@ -31,8 +43,8 @@ static void new_sets_defaults(void **state)
     assert_in_range(kp_handle_port(scene->proxy), ephemeral_range(0), ephemeral_range(1));
     char entry[64];
     snprintf(entry, sizeof entry, KP_PORT_ENV "=%u", kp_handle_port(scene->proxy));
-    sleep_ms(50); /* until it has executed its program */
-    assert_true(process_has_variable(kp_handle_pid(scene->proxy), entry));
+    const struct variable variable = {kp_handle_pid(scene->proxy), entry};
+    assert_true(eventually(has_variable, &variable));
     assert_true(process_has_variable(kp_handle_pid(scene->proxy), scene->before.mark));
     assert_result(KP_ERR_TIMED_OUT, reach(scene, KP_STATE_READY));
     assert_true(now_ms() - begin >= 5000);
@@ -55,7 +67,7 @@ static void unbound_command_errors(void **state)
     struct scene *scene = *state;
     kp_spec spec = nothing_set;
     spec.argv = WORDS("true");
-    spec.startup_timeout_ms = 150;
+    spec.startup_timeout_ms = PATIENCE_MS;
     assert_result(KP_ERR_EXITED, spawn(scene, spec));
     assert_null(scene->proxy);
     assert_contains(scene->error.message, "did not bind");

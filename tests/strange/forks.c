@@ -125,7 +125,7 @@ static void live_to_the_end(struct scene *scene)
 
 static void start_late(struct scene *scene)
 {
-    assert_result(KP_OK, start(scene, spec_for(FIXTURE("late", "50"))));
+    assert_result(KP_OK, start(scene, spec_for(FIXTURE("late", "500"))));
     if (!scene->way->blocks && scene->way->pause != ways[2].pause)
         assert_true(kp_handle_fd(scene->proxy) >= 0);
     assert_result(KP_AGAIN, kp_handle_step(scene->proxy, NULL));
@@ -195,7 +195,7 @@ static void the_child_is_killed_with_its_copy(void **state)
 static void begin_to_stop(struct scene *scene)
 {
     kp_spec spec = spec_for(SHELL("\"$0\" deaf-workers 2 & wait"));
-    spec.stop_grace_ms = 100;
+    spec.stop_grace_ms = 500;
     get_ready(scene, spec);
 }
 

@@ -17,7 +17,7 @@
 static void *start_it(void *scene)
 {
     struct scene *it = scene;
-    kp_spec spec = marked(it, FIXTURE("late", "50"));
+    kp_spec spec = marked(it, FIXTURE("late", "500"));
     CHECK(start(it, spec) == KP_OK);
     CHECK(kp_handle_step(it->proxy, NULL) == KP_AGAIN);
     return NULL;
