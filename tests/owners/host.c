@@ -8,7 +8,7 @@
  *   any               KP_SPEC_ANY_LISTENER
  *   http              KP_SPEC_PROBE_HTTP
  *   no-guard          KP_SPEC_NO_GUARD
- *   timeout=MS        the start-up time-out; 5000 without
+ *   timeout=MS        the start-up time-out; 20000 without
  *   grace=MS          the stop's; 300 without
  *   hold              wait for a line on standard input before the first look at the proxy
  *   no-netlink=ERRNO  have the kernel refuse a socket(AF_NETLINK) with this number
@@ -121,7 +121,7 @@ static void take_option(const char *option, kp_spec *spec)
 
 static kp_spec read_command_line(char **arguments)
 {
-    kp_spec spec = {.size = sizeof spec, .startup_timeout_ms = 5000, .stop_grace_ms = 300};
+    kp_spec spec = {.size = sizeof spec, .startup_timeout_ms = 20000, .stop_grace_ms = 300};
     for (; *arguments != NULL && strcmp(*arguments, "--") != 0; arguments++)
         take_option(*arguments, &spec);
     if (*arguments == NULL)

@@ -189,7 +189,7 @@ class Run:
         mode = ("deaf",) if is_deaf else ("serve",)
         # A proxy in the background must not be found before its wrapper has ended.
         if wrapper.group == DAEMON:
-            mode = ("late", "500")
+            mode = ("late", "5000")
         self.command = wrapper.command(Proxy(scene, mode))
 
     def check_possible(self):
