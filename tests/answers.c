@@ -91,7 +91,7 @@ int waitid(idtype_t type, id_t id, siginfo_t *info, int options)
 static kp_spec soon(char *const *argv)
 {
     kp_spec spec = spec_for(argv);
-    spec.startup_timeout_ms = under_valgrind() ? 3000 : 100;
+    spec.startup_timeout_ms = under_valgrind() ? 3000 : 500;
     return spec;
 }
 

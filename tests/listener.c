@@ -87,6 +87,7 @@ static void on_other_ports_and_another_address(void **state)
         return;
     const char *script = "\"$0\" beside & \"$0\" listen ::1 & \"$0\" beside & wait";
     kp_spec spec = soon(SHELL(script));
+    spec.startup_timeout_ms = 3000; /* for three of them, on a busy machine */
     spec.port = free_port();
     assert_result(KP_ERR_TIMED_OUT, spawn(scene, spec));
     snprintf(elsewhere, sizeof elsewhere, "it listens on [::1]:%u instead", spec.port);

@@ -260,7 +260,7 @@ class Proxy(TestCase):
 
     def test_death_is_told(self):
         script = "while kill -0 $(cat \"$0\") 2>/dev/null; do sleep 0.01; done; sleep 0.2; exit 7"
-        done = self.run_it(self.fixture("die-after", "300"), "--", "sh", "-c", script, self.pid_file)
+        done = self.run_it(self.fixture("die-after", "1000"), "--", "sh", "-c", script, self.pid_file)
         self.assertEqual(done.returncode, 7)
         self.assertRegex(done.stderr, r"\Akp-run: .*exited.*status 3.*\n\Z")
 

@@ -115,7 +115,7 @@ void waited_for_and_restarted()
 void an_exit_is_told()
 {
     kp_error error;
-    kp::Proxy proxy = kp::try_start(fixture_spec({"die-after", "200"}), error);
+    kp::Proxy proxy = kp::try_start(fixture_spec({"die-after", "1000"}), error);
     CHECK(step_through(proxy, KP_STATE_READY, error) == KP_OK);
     CHECK(step_through(proxy, KP_STATE_EXITED, error) == KP_ERR_EXITED);
     CHECK(error.code == KP_ERR_EXITED && error.exit_code == 3);
