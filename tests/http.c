@@ -70,6 +70,7 @@ static void also_without_a_reservation(void **state)
     struct scene *scene = *state;
     kp_spec spec = http_spec(FIXTURE("choosy"));
     spec.flags |= KP_SPEC_NO_RESERVE;
+    spec.port = free_port(); /* which the kernel gives to nobody meanwhile */
     get_ready(scene, spec);
 }
 
@@ -79,6 +80,7 @@ static void the_question_leaves_no_trace(void **state)
     struct scene *scene = *state;
     kp_spec spec = http_spec(FIXTURE("noreuse"));
     spec.flags |= KP_SPEC_NO_RESERVE;
+    spec.port = free_port(); /* as above */
     get_ready(scene, spec);
     assert_result(KP_OK, kp_handle_stop(scene->proxy, 0));
     get_exited(scene);

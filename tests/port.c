@@ -204,6 +204,7 @@ static void it_starts_again_on_its_port(void **state)
     struct scene *scene = *state;
     kp_spec spec = spec_for(FIXTURE("late", "20"));
     spec.flags = KP_SPEC_NO_RESERVE;
+    spec.port = free_port(); /* which the kernel gives to nobody meanwhile */
     get_ready(scene, spec);
     uint16_t port = kp_handle_port(scene->proxy);
     kp_handle_stop(scene->proxy, 0);
@@ -220,6 +221,7 @@ static void its_port_may_be_lost_meanwhile(void **state)
     struct scene *scene = *state;
     kp_spec spec = spec_for(FIXTURE("serve"));
     spec.flags = KP_SPEC_NO_RESERVE;
+    spec.port = free_port(); /* as above */
     get_ready(scene, spec);
     kp_handle_stop(scene->proxy, 0);
     get_exited(scene);

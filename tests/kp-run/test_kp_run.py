@@ -4,6 +4,7 @@
 import contextlib
 import os
 import pty
+import random
 import shlex
 import signal
 import socket
@@ -69,9 +70,12 @@ def wait_until(condition, what):
 
 
 def free_port():
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+    """At random, outside of the range that the kernel hands out meanwhile."""
+    while True:
+        port = random.randrange(12000, 32000)
+        with contextlib.suppress(OSError), socket.socket() as free:
+            free.bind(("", port))
+            return port
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import glob
 import os
+import random
 import shutil
 import signal
 import socket
@@ -35,8 +36,12 @@ LogLevel DEBUG
 
 
 def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
+    """At random, outside of the range that the kernel hands out meanwhile."""
+    while True:
+        port = random.randrange(12000, 32000)
+        with contextlib.suppress(OSError), socket.socket() as free:
+            free.bind(("", port))
+            return port
 
 
 class Stage(contextlib.ExitStack):
