@@ -236,18 +236,20 @@ static void free_gives_it_up_too(void **state)
     run_as_somebody(*state, free_a_rooted_proxy);
 }
 
+enum { ROOTED_WITHIN = 1000 };
+
 /* A start that fails gives it up as well. */
 static void spawn_a_rooted_one(struct scene *scene)
 {
     kp_spec spec = with_grace(WORDS(rooted, "become", "0", "never"), GRACE);
     spec.flags = scene->way->flags;
-    spec.startup_timeout_ms = 200;
+    spec.startup_timeout_ms = ROOTED_WITHIN;
     CHECK_RESULT(KP_OK, kp_start(&spec, &scene->proxy, &scene->error));
     pid_t proxy = kp_handle_pid(scene->proxy);
     int64_t begin = now_ms();
     CHECK_RESULT(KP_ERR_TIMED_OUT, reach(scene, KP_STATE_READY));
     CHECK_RESULT(KP_ERR_SYSTEM, reach_end(scene));
-    CHECK(now_ms() - begin < 200 + BOUND);
+    CHECK(now_ms() - begin < ROOTED_WITHIN + BOUND);
     check_told(scene, proxy);
     check_freed_in_time(scene);
     ask_root(END_IT, proxy);
