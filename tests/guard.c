@@ -351,16 +351,10 @@ static void assert_no_terminal(pid_t pid)
     }
 }
 
-static bool sleeps(const void *pid)
-{
-    struct process process;
-    return process_read(*(const pid_t *)pid, &process) && process.state == 'S';
-}
-
 /* One that is stopped does not sleep; one that has just been started does not yet. */
 static void assert_both_live(const struct host *host)
 {
-    assert_true(eventually(sleeps, &host->group));
+    assert_true(eventually_asleep(host->group));
     assert_true(process_lives(host->proxy));
 }
 

@@ -123,6 +123,17 @@ bool eventually_gone(pid_t pid)
     return eventually(is_gone, &pid);
 }
 
+static bool is_asleep(const void *pid)
+{
+    struct process process;
+    return process_read(*(const pid_t *)pid, &process) && process.state == 'S';
+}
+
+bool eventually_asleep(pid_t pid)
+{
+    return eventually(is_asleep, &pid);
+}
+
 static bool is_empty(const void *group)
 {
     return group_size(*(const pid_t *)group) == 0;

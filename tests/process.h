@@ -42,6 +42,7 @@ bool process_has_variable(pid_t pid, const char *entry);
 /* Waits until it is so, for at most PATIENCE_MS; false: it did not become so. */
 bool eventually(bool (*is_so)(const void *), const void *data);
 bool eventually_gone(pid_t pid);
+bool eventually_asleep(pid_t pid); /* which a stopped one is not */
 bool eventually_empty(pid_t group);
 
 #endif

@@ -202,12 +202,6 @@ static void be_too_late(struct scene *scene)
     free_proxy(scene);
 }
 
-static bool sleeps(const void *pid)
-{
-    struct process process;
-    return process_read(*(const pid_t *)pid, &process) && process.state == 'S';
-}
-
 /* Once it goes on the host says at once what it would have said meanwhile. It is stopped when it
  * waits: the time of a call that is still to come has not begun. */
 static void stop_for_too_long(struct scene *scene, const struct stopper *by,
@@ -215,7 +209,7 @@ static void stop_for_too_long(struct scene *scene, const struct stopper *by,
 {
     struct host host = start_host(body, scene);
     listen_to(&host);
-    assert_true(eventually(sleeps, &host.pid));
+    assert_true(eventually_asleep(host.pid));
     by->stop(&host);
     sleep_ms(STOPPED_MS);
     by->go_on(&host);
