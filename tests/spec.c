@@ -130,9 +130,15 @@ static void a_port_variable_of_ones_own(void **state)
 {
     (void)state;
     refuse_by_both(WRONG(SPEC(.env = env_sets_own_port, .port_env = "OWN_PORT"), "OWN_PORT"));
-    refuse_by_both(WRONG(SPEC(.ca_bundle = ""), "ca_bundle"));
     refuse_by_both(WRONG(SPEC(.port_env = ""), "port_env"));
     refuse_by_both(WRONG(SPEC(.port_env = "A=B"), "port_env"));
+}
+
+/* As of a shell's unset variable: clients would trust nobody. */
+static void an_empty_ca_bundle(void **state)
+{
+    (void)state;
+    refuse_by_both(WRONG(SPEC(.ca_bundle = ""), "ca_bundle"));
 }
 
 /* Only the variable that carries the port is the library's, by its whole name. */
@@ -254,6 +260,7 @@ int main(void)
         TEST(a_longer_spec_with_unknown_fields),
         TEST(environment_entries),
         TEST(a_port_variable_of_ones_own),
+        TEST(an_empty_ca_bundle),
         TEST(the_default_port_variable_is_free_when_another_carries_the_port),
         TEST(unknown_flags),
         TEST(what_attaching_has_no_use_for),
