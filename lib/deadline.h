@@ -13,6 +13,7 @@ constexpr int64_t kSecond = 1000 * kMillisecond;
 struct Deadline {
     int64_t at; // nanoseconds
 
+    static constexpr Deadline at_once() { return {INT64_MIN}; }
     static constexpr Deadline never() { return {INT64_MAX}; }
     static constexpr Deadline after(int64_t now, int64_t wait) { return {now + wait}; }
 

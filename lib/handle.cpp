@@ -97,7 +97,7 @@ kp_result kp_handle::start(kp_error *error)
     state_ = KP_STATE_STARTING;
     reached_ready_ = false;
     limit_ = Deadline::after(started_, spec_->startup_timeout_ms * kMillisecond);
-    set_due(Deadline{0});
+    set_due(Deadline::at_once());
     return KP_OK;
 }
 
@@ -315,7 +315,7 @@ void kp_handle::stop(int64_t grace)
         limit_ = earlier(limit_, Deadline::after(sys::now(), grace));
     if (!killed_ && grace == 0)
         kill();
-    set_due(Deadline{0});
+    set_due(Deadline::at_once());
 }
 
 void kp_handle::begin_stop(int64_t grace)
@@ -337,7 +337,7 @@ void kp_handle::begin_stop(int64_t grace)
         group_.signal(SIGTERM);
         group_.signal(SIGCONT); // a stopped process does not see the other
     }
-    set_due(Deadline{0});
+    set_due(Deadline::at_once());
 }
 
 // The time counts from the signal on: a host that is stopped in between must not give up at once.

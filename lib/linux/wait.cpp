@@ -17,13 +17,15 @@ Fd make_timer()
 }
 
 // Setting the timer also makes it unreadable. A time of zero would turn it off instead of letting
-// it go off at once.
+// it go off at once. By the time that is left: a host may run with a clock of its own
+// (faketime(1)), by which the kernel does not go.
 bool set_timer(const Fd &timer, Deadline due)
 {
     itimerspec when = {};
+    int64_t rest = due.is_never() ? 0 : due.remaining(now());
     if (!due.is_never())
-        when.it_value = timespec_of(due.at > 0 ? due.at : 1);
-    return timerfd_settime(timer.get(), TFD_TIMER_ABSTIME, &when, nullptr) == 0;
+        when.it_value = timespec_of(rest > 0 ? rest : 1);
+    return timerfd_settime(timer.get(), 0, &when, nullptr) == 0;
 }
 
 } // namespace
