@@ -4,6 +4,7 @@
 #include "environment.h"
 #include "error.h"
 #include "handle.h"
+#include "platform/cancel.h"
 #include "platform/clock.h"
 #include "platform/host.h"
 #include "spec.h"
@@ -75,7 +76,53 @@ int64_t grace_of(const kp_handle &handle, int grace_ms)
     return (grace_ms < 0 ? int64_t{handle.spec().stop_grace_ms} : grace_ms) * kMillisecond;
 }
 
-kp_result wait(kp_handle *handle, kp_state until, int timeout_ms, kp_error *error)
+// A call that waits. If the thread is cancelled meanwhile, no destructor of the library's runs.
+struct Wait {
+    kp_state until;
+    Deadline limit;
+    bool interruptible;
+    kp_error *error;
+    kp_handle *handle = nullptr;
+    sys::Waiter waiter{interruptible};
+    kp_result result = KP_OK;
+};
+
+void run(void *data)
+{
+    Wait &wait = *static_cast<Wait *>(data);
+    wait.result =
+        wait.handle->wait(wait.until, wait.limit, wait.interruptible, wait.waiter, wait.error);
+}
+
+void leave(void *data)
+{
+    static_cast<Wait *>(data)->~Wait();
+}
+
+void leave_and_free(void *data)
+{
+    kp_handle *handle = static_cast<Wait *>(data)->handle;
+    leave(data);
+    kp_handle_free(handle);
+}
+
+kp_result spawn(const kp_spec *spec, kp_handle **handle, kp_error *error)
+{
+    Wait wait = {KP_STATE_READY, Deadline::never(), false, error};
+    kp_result result = start(spec, handle, error);
+    if (result != KP_OK)
+        return result;
+    wait.handle = *handle;
+    *handle = nullptr;
+    sys::call_cancellable(run, leave_and_free, &wait);
+    if (wait.result == KP_OK)
+        *handle = wait.handle;
+    else
+        kp_handle_free(wait.handle);
+    return wait.result;
+}
+
+kp_result check_wait(const kp_handle *handle, kp_state until, int timeout_ms, kp_error *error)
 {
     kp_result result = check_handle(handle, error);
     if (result != KP_OK)
@@ -86,9 +133,19 @@ kp_result wait(kp_handle *handle, kp_state until, int timeout_ms, kp_error *erro
         return fail_invalid(error, "timeout_ms must be -1 or more, not %d", timeout_ms);
     if (until == KP_STATE_READY && handle->state() > KP_STATE_READY)
         return fail_state(error, "the proxy is stopping or has exited: it won't become ready");
+    return KP_OK;
+}
+
+kp_result wait(kp_handle *handle, kp_state until, int timeout_ms, kp_error *error)
+{
+    kp_result result = check_wait(handle, until, timeout_ms, error);
+    if (result != KP_OK)
+        return result;
     Deadline limit =
         timeout_ms < 0 ? Deadline::never() : Deadline::after(sys::now(), timeout_ms * kMillisecond);
-    return handle->wait(until, limit, true, error);
+    Wait wait = {until, limit, true, error, handle};
+    sys::call_cancellable(run, leave, &wait);
+    return wait.result;
 }
 
 kp_result restart(kp_handle *handle, kp_error *error)
@@ -105,23 +162,18 @@ kp_result restart(kp_handle *handle, kp_error *error)
 
 kp_result kp_start(const kp_spec *spec, kp_handle **handle, kp_error *error)
 {
+    sys::Uncancelled uncancelled;
     return permitted(Call::Start, start(spec, handle, error));
 }
 
 kp_result kp_spawn(const kp_spec *spec, kp_handle **handle, kp_error *error)
 {
-    kp_result result = start(spec, handle, error);
-    if (result == KP_OK)
-        result = (*handle)->wait(KP_STATE_READY, Deadline::never(), false, error);
-    if (result != KP_OK && handle != nullptr) {
-        kp_handle_free(*handle);
-        *handle = nullptr;
-    }
-    return permitted(Call::Spawn, result);
+    return permitted(Call::Spawn, spawn(spec, handle, error));
 }
 
 int kp_handle_fd(kp_handle *handle)
 {
+    sys::Uncancelled uncancelled;
     return check_handle(handle, nullptr) == KP_OK ? handle->fd() : -1;
 }
 
@@ -132,6 +184,7 @@ int64_t kp_handle_timeout_ns(const kp_handle *handle)
 
 kp_result kp_handle_step(kp_handle *handle, kp_error *error)
 {
+    sys::Uncancelled uncancelled;
     kp_result result = check_handle(handle, error);
     return permitted(Call::Step, result == KP_OK ? handle->step(error) : result);
 }
@@ -174,6 +227,7 @@ int kp_handle_exit_status(const kp_handle *handle, int *exit_code, int *term_sig
 
 kp_result kp_handle_stop(kp_handle *handle, int grace_ms)
 {
+    sys::Uncancelled uncancelled;
     kp_result result = check_handle(handle, nullptr);
     if (result == KP_OK && grace_ms < -1)
         result = KP_ERR_INVALID;
@@ -184,16 +238,19 @@ kp_result kp_handle_stop(kp_handle *handle, int grace_ms)
 
 kp_result kp_handle_restart(kp_handle *handle, kp_error *error)
 {
+    sys::Uncancelled uncancelled;
     return permitted(Call::Restart, restart(handle, error));
 }
 
 void kp_handle_free(kp_handle *handle)
 {
+    sys::Uncancelled uncancelled;
     if (handle == nullptr)
         return;
     if (!handle->is_foreign()) {
+        sys::Waiter waiter(false);
         handle->stop(grace_of(*handle, -1));
-        handle->wait(KP_STATE_EXITED, Deadline::never(), false, nullptr);
+        handle->wait(KP_STATE_EXITED, Deadline::never(), false, waiter, nullptr);
         handle->reap(); // one that was given up may have ended since
     }
     destroy(handle);

@@ -438,9 +438,9 @@ sys::Woke kp_handle::sleep_until(Deadline limit, sys::Waiter &waiter)
     return waiter.block(list, count, earlier(due_, limit));
 }
 
-kp_result kp_handle::wait(kp_state until, Deadline limit, bool interruptible, kp_error *error)
+kp_result kp_handle::wait(kp_state until, Deadline limit, bool interruptible, sys::Waiter &waiter,
+                          kp_error *error)
 {
-    sys::Waiter waiter(interruptible);
     for (;;) {
         kp_error told;
         kp_result result = step(&told);

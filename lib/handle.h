@@ -25,7 +25,8 @@ struct kp_handle {
 
     kp_result start(kp_error *error); // the first time, and each restart
     kp_result step(kp_error *error);
-    kp_result wait(kp_state until, kpi::Deadline limit, bool interruptible, kp_error *error);
+    kp_result wait(kp_state until, kpi::Deadline limit, bool interruptible,
+                   kpi::sys::Waiter &waiter, kp_error *error);
     void stop(int64_t grace);
     void reap() { group_.reap(); }
 

@@ -44,8 +44,9 @@
  *   frees the handle. What reads the host's environment (starting, restarting,
  *   kp_env_new with a NULL base) must not run beside a setenv() of the host's,
  *   like getenv(). The library starts no thread and installs no signal handler.
- *   No function is async-signal-safe. Cancelling a thread inside a call that
- *   waits (kp_spawn, kp_handle_wait, kp_handle_free) loses the handle.
+ *   No function is async-signal-safe. A thread can be cancelled (pthread_cancel)
+ *   where kp_spawn() and kp_handle_wait() sleep, and nowhere else: what kp_spawn()
+ *   has started is ended first, a handle that was waited for stays as it is.
  *
  * Fork. After fork() the child has a copy of each handle. It may free that (which
  *   closes and releases, and leaves the proxy alone), look at it, and call
@@ -89,9 +90,7 @@
 #include <stdint.h>
 #include <sys/types.h> /* pid_t */
 
-#if defined(KP_BUILDING) && defined(__GNUC__)
-#define KP_API __attribute__((visibility("default")))
-#else
+#ifndef KP_API /* the library's own build says what is exported */
 #define KP_API
 #endif
 

@@ -13,9 +13,10 @@
  *     ... posix_spawn(&pid, "/usr/bin/curl", nullptr, nullptr, args, env.get()) ...
  *                                               // end of scope: the proxy is gone
  *
- * What throws has a twin, try_..., that doesn't: it is noexcept, writes the kp_error
- * that it is given on failure only, and is all that there is under -fno-exceptions. It
- * also serves the host that goes on without its proxy, since an empty Proxy is one:
+ * What throws has a twin, try_..., that doesn't: it writes the kp_error that it is given
+ * on failure only, and is all that there is under -fno-exceptions. It is noexcept where it
+ * does not wait: a thread that is cancelled in a wait unwinds its host's frames. It also
+ * serves the host that goes on without its proxy, since an empty Proxy is one:
  *
  *     kp_error error;
  *     kp::Proxy proxy = kp::try_spawn(spec, error);
@@ -266,9 +267,8 @@ class Proxy {
     kp_result try_step(kp_error &error) noexcept { return kp_handle_step(get(), &error); }
 
     /* `until` is KP_STATE_READY or KP_STATE_EXITED; without a time-out it waits for ever. */
-    [[nodiscard]] kp_result try_wait(kp_state until,
-                                     std::optional<std::chrono::milliseconds> timeout,
-                                     kp_error &error) noexcept
+    [[nodiscard]] kp_result
+    try_wait(kp_state until, std::optional<std::chrono::milliseconds> timeout, kp_error &error)
     {
         return kp_handle_wait(get(), until, detail::call_ms(timeout), &error);
     }
@@ -342,7 +342,7 @@ class Proxy {
 };
 
 /* kp_spawn() and kp_start(). An empty Proxy: it failed, and error says why. */
-[[nodiscard]] inline Proxy try_spawn(const Spec &spec, kp_error &error) noexcept
+[[nodiscard]] inline Proxy try_spawn(const Spec &spec, kp_error &error)
 {
     detail::RawSpec raw;
     kp_handle *handle = nullptr;

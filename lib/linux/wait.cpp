@@ -47,10 +47,9 @@ Woke Waiter::block(const Watch *watches, size_t count, Deadline until)
     if (timed)
         wanted[count] = {timer_.get(), POLLIN, 0};
     timespec limit = timespec_of(rest);
-    const sigset_t *mask = held_ ? &host_mask_ : nullptr;
-    int ready = ppoll(wanted, count + timed, timed || until.is_never() ? nullptr : &limit, mask);
+    int ready = sleep(wanted, count + timed, timed || until.is_never() ? nullptr : &limit);
     if (ready < 0)
-        return errno == EINTR ? Woke::Interrupted : nap(rest, mask);
+        return errno == EINTR ? Woke::Interrupted : nap(rest);
     bool only_timer = timed && ready == 1 && wanted[count].revents != 0;
     return ready > 0 && !only_timer ? Woke::Ready : Woke::Time;
 }

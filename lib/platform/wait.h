@@ -3,9 +3,13 @@
 #pragma once
 
 #include "deadline.h"
+#include "platform/cancel.h"
 #include "platform/fd.h"
 #include <signal.h>
 #include <stddef.h>
+
+struct pollfd;
+struct timespec;
 
 namespace kpi::sys {
 
@@ -16,7 +20,8 @@ struct Watch {
 
 enum class Woke { Ready, Time, Interrupted };
 
-// For a call that blocks, again and again.
+// For a call that blocks, again and again. The thread can be cancelled while it sleeps, and not at
+// another time.
 class Waiter {
   public:
     // Whether to keep signal handlers from running in this thread, but while block() blocks: so
@@ -31,6 +36,12 @@ class Waiter {
     Woke block(const Watch *watches, size_t count, Deadline until);
 
   private:
+    int sleep(pollfd *wanted, size_t count, const timespec *limit);
+    // In place of a sleep that the system refuses, as that of more than RLIMIT_NOFILE, which may
+    // have been lowered: to look again at once would burn the processor.
+    Woke nap(int64_t rest);
+
+    Uncancelled uncancelled_;
     bool held_;
     sigset_t host_mask_;
     Fd timer_;

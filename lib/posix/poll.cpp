@@ -14,11 +14,9 @@ Woke Waiter::block(const Watch *watches, size_t count, Deadline until)
         wanted[i] = poll_entry(watches[i]);
     int64_t rest = until.remaining(now());
     timespec limit = timespec_of(rest);
-    const sigset_t *mask = held_ ? &host_mask_ : nullptr;
-    int ready =
-        ppoll(wanted, static_cast<nfds_t>(count), until.is_never() ? nullptr : &limit, mask);
+    int ready = sleep(wanted, count, until.is_never() ? nullptr : &limit);
     if (ready < 0)
-        return errno == EINTR ? Woke::Interrupted : nap(rest, mask);
+        return errno == EINTR ? Woke::Interrupted : nap(rest);
     return ready > 0 ? Woke::Ready : Woke::Time;
 }
 

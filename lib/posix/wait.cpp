@@ -20,14 +20,6 @@ pollfd poll_entry(const sys::Watch &watch)
     return {watch.fd, static_cast<short>(watch.writable ? POLLOUT : POLLIN), 0};
 }
 
-sys::Woke nap(int64_t rest, const sigset_t *mask)
-{
-    constexpr int64_t kLongest = 10 * kMillisecond;
-    timespec limit = timespec_of(rest < kLongest ? rest : kLongest);
-    bool interrupted = ppoll(nullptr, 0, &limit, mask) < 0 && errno == EINTR;
-    return interrupted ? sys::Woke::Interrupted : sys::Woke::Time;
-}
-
 namespace sys {
 
 namespace {
@@ -51,6 +43,23 @@ Waiter::~Waiter()
 {
     if (held_)
         pthread_sigmask(SIG_SETMASK, &host_mask_, nullptr);
+}
+
+int Waiter::sleep(pollfd *wanted, size_t count, const timespec *limit)
+{
+    int state;
+    pthread_setcancelstate(uncancelled_.host_state_, &state);
+    int ready = ppoll(wanted, static_cast<nfds_t>(count), limit, held_ ? &host_mask_ : nullptr);
+    pthread_setcancelstate(state, nullptr);
+    return ready;
+}
+
+Woke Waiter::nap(int64_t rest)
+{
+    constexpr int64_t kLongest = 10 * kMillisecond;
+    timespec limit = timespec_of(rest < kLongest ? rest : kLongest);
+    bool interrupted = sleep(nullptr, 0, &limit) < 0 && errno == EINTR;
+    return interrupted ? Woke::Interrupted : Woke::Time;
 }
 
 } // namespace sys

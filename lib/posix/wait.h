@@ -14,8 +14,4 @@ constexpr size_t kMostWatches = 32;
 timespec timespec_of(int64_t ns);
 pollfd poll_entry(const sys::Watch &watch);
 
-// In place of a poll that the system refuses, as that of more than RLIMIT_NOFILE, which may have
-// been lowered: to look again at once would burn the processor.
-sys::Woke nap(int64_t rest, const sigset_t *mask);
-
 } // namespace kpi

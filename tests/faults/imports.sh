@@ -13,8 +13,9 @@ computing='__errno_location hasmntopt inet_ntop memchr memcmp memcpy memmove mem
     htonl htons ntohs qsort sigdelset sigemptyset sigfillset environ'
 
 # They ask the system for what it always has, or fail only where their arguments are wrong:
-# timerfd_settime, clock_gettime, the mask, the attributes of a spawn.
-unfailing='clock_gettime getpid getuid geteuid sysconf pthread_sigmask timerfd_settime
+# timerfd_settime, clock_gettime, the mask, a thread's cancelling, the attributes of a spawn.
+unfailing='clock_gettime getpid getuid geteuid sysconf pthread_sigmask timerfd_settime pthread_setcancelstate
+    __sigsetjmp __pthread_register_cancel __pthread_unregister_cancel __pthread_unwind_next
     posix_spawnattr_setflags posix_spawnattr_setpgroup posix_spawnattr_setsigdefault
     posix_spawnattr_setsigmask'
 

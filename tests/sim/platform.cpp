@@ -798,6 +798,15 @@ bool is_trusted(uid_t uid)
     return uid == 0;
 }
 
+Uncancelled::Uncancelled() : host_state_(0) {}
+
+Uncancelled::~Uncancelled() = default;
+
+void call_cancellable(void (*body)(void *), void (*)(void *), void *data)
+{
+    body(data);
+}
+
 Waiter::Waiter(bool holds_signals) : held_(holds_signals), host_mask_() {}
 
 Waiter::~Waiter() = default;

@@ -8,6 +8,7 @@
 #include <initializer_list>
 #include <kp/kp.hpp>
 #include <poll.h>
+#include <pthread.h>
 #include <string>
 #include <unistd.h>
 
@@ -343,6 +344,45 @@ void unwinding_stops_the_proxy()
         CHECK(is_gone(pid));
     }
 }
+
+struct Witness {
+    bool &unwound;
+    ~Witness() { unwound = true; }
+};
+
+void *spawn_in_vain(void *unwound)
+{
+    Witness witness{*static_cast<bool *>(unwound)};
+    kp::Spec spec = fixture_spec({"never"});
+    spec.startup_timeout = std::chrono::minutes(1);
+    (void)kp::spawn(spec);
+    return nullptr;
+}
+
+void *wait_in_vain(void *unwound)
+{
+    Witness witness{*static_cast<bool *>(unwound)};
+    kp::Proxy proxy = kp::start(fixture_spec({"serve"}));
+    (void)proxy.wait(KP_STATE_EXITED);
+    return nullptr;
+}
+
+/* Wherever it is by then: its destructors run, and the end of a proxy is waited for in one. */
+void a_cancelled_thread_unwinds()
+{
+    for (void *(*body)(void *) : {spawn_in_vain, wait_in_vain}) {
+        bool unwound = false;
+        pthread_t thread;
+        void *result = nullptr;
+        CHECK(pthread_create(&thread, nullptr, body, &unwound) == 0);
+        while (!has_children())
+            usleep(1000);
+        pthread_cancel(thread);
+        CHECK(pthread_join(thread, &result) == 0);
+        CHECK(result == PTHREAD_CANCELED);
+        CHECK(unwound);
+    }
+}
 #endif
 
 const Case cases[] = {
@@ -366,6 +406,7 @@ const Case cases[] = {
 #ifdef __cpp_exceptions
     {"thrown and caught", thrown_and_caught},
     {"unwinding stops the proxy", unwinding_stops_the_proxy},
+    {"a cancelled thread unwinds", a_cancelled_thread_unwinds},
 #endif
 };
 
