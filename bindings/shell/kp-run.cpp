@@ -6,6 +6,7 @@
  * One poll() watches all there is to watch: the proxy's descriptor, and kp-run's signals,
  * COMMAND's SIGCHLD among them. Each turn then looks at everything, whatever woke it.
  */
+#include "messages.hpp"
 #include "options.hpp"
 #include "signals.hpp"
 
@@ -21,6 +22,8 @@
 
 namespace {
 
+using Clock = std::chrono::steady_clock;
+
 constexpr int exit_not_executable = 126;
 constexpr int exit_not_found = 127;
 constexpr int exit_by_signal = 128;
@@ -34,6 +37,7 @@ class Session {
     void start_proxy();
     void step_proxy();
     void stop_proxy();
+    void end_proxy();
 
     int run_command();
     int spawn_command(const kp::Environment &env);
@@ -54,22 +58,16 @@ class Session {
     int command_status_ = 0;
 };
 
-void report(const kp_error &error)
-{
-    std::fprintf(stderr, "kp-run: %s\n", error.message);
-    if (error.output[0] != '\0')
-        std::fprintf(stderr, "kp-run: the proxy's last lines:\n%s\n", error.output);
-}
-
 int Session::run()
 {
     start_proxy();
     if (interrupted_ != 0)
         return exit_by_signal + interrupted_;
-    if (!proxy_ && options_.require)
-        return exit_own_failure;
     if (!proxy_)
-        std::fprintf(stderr, "kp-run: running '%s' without the proxy\n", options_.command[0]);
+        std::fprintf(stderr, "kp-run: %s '%s' without the proxy\n",
+                     options_.fail_open ? "running" : "not running", options_.command[0]);
+    if (!proxy_ && !options_.fail_open)
+        return exit_own_failure;
 
     const int status = run_command();
     stop_proxy();
@@ -79,17 +77,22 @@ int Session::run()
 /* On failure all of the proxy is gone when it returns, and proxy_ is empty. */
 void Session::start_proxy()
 {
+    const auto begin = Clock::now();
     kp_error error;
     proxy_ = kp::try_start(options_.spec, error);
     if (!proxy_ && error.code == KP_ERR_INVALID)
         throw kp::Error(error); /* the user's mistake, not the proxy's failure */
     if (!proxy_)
-        report(error);
+        tell_failure(error);
 
     while (proxy_.state() == KP_STATE_STARTING && interrupted_ == 0)
         turn();
-    if (proxy_.state() != KP_STATE_READY || interrupted_ != 0)
-        stop_proxy();
+    if (proxy_.state() != KP_STATE_READY || interrupted_ != 0) {
+        end_proxy();
+        proxy_ = kp::Proxy();
+    } else if (options_.verbose) {
+        tell_ready(proxy_, Clock::now() - begin);
+    }
 }
 
 /* Tells what the proxy failed at, in each of its states. */
@@ -97,15 +100,23 @@ void Session::step_proxy()
 {
     kp_error error;
     if (proxy_ && proxy_.try_step(error) < 0)
-        report(error);
+        tell_failure(error);
 }
 
-void Session::stop_proxy()
+void Session::end_proxy()
 {
     proxy_.stop();
     while (proxy_ && proxy_.state() != KP_STATE_EXITED)
         turn();
-    proxy_ = kp::Proxy();
+}
+
+/* One that was ready. */
+void Session::stop_proxy()
+{
+    const auto begin = Clock::now();
+    end_proxy();
+    if (options_.verbose)
+        tell_gone(proxy_, Clock::now() - begin);
 }
 
 /* Returns what kp-run is to exit with. */

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "options.hpp"
 
+#include "ca_bundle.hpp"
+
 #include <algorithm>
 #include <cerrno>
 #include <cmath>
@@ -22,14 +24,15 @@ constexpr char help[] =
     "\n"
     "PROXY COMMAND is run by /bin/sh. It has to listen on 127.0.0.1 at the port in\n"
     "$" KP_PORT_ENV ", and to stay in the foreground. When it can't be started,\n"
-    "COMMAND is run without it.\n"
+    "COMMAND is not run.\n"
     "\n"
-    "  -r, --require          don't run COMMAND without the proxy\n"
+    "      --fail-open        run COMMAND without a proxy that can't be started\n"
     "  -t, --timeout=SECONDS  wait so long for the proxy to answer; default: 5\n"
     "  -c, --ca-bundle=FILE   certificates that COMMAND is to trust\n"
     "  -n, --no-proxy=LIST    what COMMAND reaches directly; default: private networks\n"
     "      --probe-http       the proxy has to answer a CONNECT as HTTP does\n"
     "      --any-listener     its port may be opened by somebody else (docker run -p)\n"
+    "  -v, --verbose          tell when the proxy is ready, and when it is gone\n"
     "  -h, --help             print this\n"
     "  -V, --version          print the version\n"
     "\n"
@@ -54,10 +57,12 @@ constexpr int no_reserve = flag_option | KP_SPEC_NO_RESERVE;
 constexpr int probe_http = flag_option | KP_SPEC_PROBE_HTTP;
 constexpr int any_listener = flag_option | KP_SPEC_ANY_LISTENER;
 
-constexpr char short_options[] = "+ra:p:t:g:c:n:e:l:hV"; /* +: stop at PROXY COMMAND */
+constexpr int fail_open = flag_option - 1;
+
+constexpr char short_options[] = "+a:p:t:g:c:n:e:l:vhV"; /* +: stop at PROXY COMMAND */
 
 constexpr option long_options[] = {
-    {"require", no_argument, nullptr, 'r'},
+    {"fail-open", no_argument, nullptr, fail_open},
     {"attach", required_argument, nullptr, 'a'},
     {"port", required_argument, nullptr, 'p'},
     {"timeout", required_argument, nullptr, 't'},
@@ -70,6 +75,7 @@ constexpr option long_options[] = {
     {"no-reserve", no_argument, nullptr, no_reserve},
     {"probe-http", no_argument, nullptr, probe_http},
     {"any-listener", no_argument, nullptr, any_listener},
+    {"verbose", no_argument, nullptr, 'v'},
     {"help", no_argument, nullptr, 'h'},
     {"version", no_argument, nullptr, 'V'},
     {nullptr, 0, nullptr, 0},
@@ -162,8 +168,11 @@ void take_option(Options &options, int name)
         return;
     }
     switch (name) {
-    case 'r':
-        options.require = true;
+    case fail_open:
+        options.fail_open = true;
+        break;
+    case 'v':
+        options.verbose = true;
         break;
     case 'a':
         spec.flags |= KP_SPEC_ATTACH;
@@ -179,7 +188,7 @@ void take_option(Options &options, int name)
         spec.stop_grace = duration("grace", optarg);
         break;
     case 'c':
-        spec.ca_bundle = optarg;
+        spec.ca_bundle = check_ca_bundle(optarg);
         break;
     case 'n':
         spec.no_proxy = optarg;

@@ -9,7 +9,8 @@ constexpr int exit_own_failure = 125;
 
 struct Options {
     kp::Spec spec;
-    bool require = false;
+    bool fail_open = false; /* run COMMAND without a proxy that can't be had */
+    bool verbose = false;
     char *const *command = nullptr; /* points into main's argv */
 };
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command kp-run, from outside. $KP_RUN and $FIXTURE_PROXY name the programs."""
 
+import base64
 import contextlib
 import os
 import pty
@@ -36,6 +37,21 @@ os.write(1, b"ready\\n")
 while not told:
     time.sleep(0.01)
 time.sleep(0.3)
+""")
+
+
+# Enough of one for who looks at its form alone.
+CERTIFICATE = ("-----BEGIN CERTIFICATE-----\n"
+               + base64.encodebytes(b"\x30\x82\x01\x00" + bytes(256)).decode()
+               + "-----END CERTIFICATE-----\n")
+
+# Has the fixture of the mode exit-when-asked exit, and waits for that.
+ASK_TO_EXIT = (sys.executable, "-c", """
+import os, socket, urllib.parse
+proxy = urllib.parse.urlsplit(os.environ["HTTP_PROXY"])
+with socket.create_connection((proxy.hostname, proxy.port)) as client:
+    client.sendall(b"exit")
+    client.recv(1)
 """)
 
 
@@ -248,19 +264,36 @@ class Proxy(TestCase):
         self.assertEqual(done.stdout, "output\n")
         self.assertEqual(done.stderr, "to stdout\nto stderr\n")
 
-    def test_failed_start_is_told_and_ignored(self):
+    def test_failed_start_is_told_and_ignored_where_that_is_asked_for(self):
         environment = {"PATH": os.environ["PATH"], "HTTPS_PROXY": "http://other:1", "B": "2"}
-        done = self.run_it(self.fixture("exit", "3"), "--", "env", "-0", env=environment)
+        done = self.run_it("--fail-open", self.fixture("exit", "3"), "--", "env", "-0",
+                           env=environment)
         self.assertEqual(done.returncode, 0)
         self.assertEqual(variables(done.stdout), environment)
         self.assertRegex(done.stderr, r"\Akp-run: .*did not bind.*status 3.*\n"
                                       r"kp-run: running 'env' without the proxy\n\Z")
 
-    def test_failed_start_with_require(self):
-        for option in ("-r", "--require"):
-            done = self.run_it(option, self.fixture("exit", "3"), "--", "echo", "output")
+    def test_nothing_runs_around_a_proxy_that_does_not_start(self):
+        for proxy, why in ((self.fixture("exit", "3"), "status 3"), ("no-such-proxy", "not found")):
+            done = self.run_it(proxy, "--", "echo", "output")
             self.assertEqual((done.returncode, done.stdout), (125, ""))
-            self.assertRegex(done.stderr, r"\Akp-run: .*did not bind.*status 3.*\n\Z")
+            self.assertRegex(done.stderr, rf"(?m)^kp-run: .*did not bind.*{why}.*\n"
+                                          r"kp-run: not running 'echo' without the proxy\n\Z")
+
+    def test_is_told_of_where_that_is_asked_for(self):
+        for option in ("-v", "--verbose"):
+            done = self.run_it(option, self.fixture("serve"), "--", "sh", "-c", "echo $HTTP_PROXY")
+            pid = self.proxies()[-1]
+            self.assertEqual(done.returncode, 0)
+            self.assertRegex(done.stderr,
+                             rf"\Akp-run: proxy {pid} is ready on {done.stdout.strip()} after \d+ ms\n"
+                             rf"kp-run: proxy {pid} is gone after \d+ ms: killed by signal 15\n\Z")
+
+    def test_end_by_itself_is_told_of_too(self):
+        done = self.run_it("-v", self.fixture("exit-when-asked", "3"), "--", *ASK_TO_EXIT)
+        self.assertRegex(done.stderr, r"\Akp-run: proxy .* is ready .*\n"
+                                      r"kp-run: .*exited with status 3.*\n"
+                                      r"kp-run: proxy \d+ is gone after \d+ ms: exited with status 3\n\Z")
 
     def test_death_is_told(self):
         script = "while kill -0 $(cat \"$0\") 2>/dev/null; do sleep 0.01; done; sleep 0.2; exit 7"
@@ -285,7 +318,8 @@ class Proxy(TestCase):
         reader, writer = os.pipe()
         os.close(reader)
         try:
-            done = self.run_it(self.fixture("exit", "3"), "--", "sh", "-c", "exit 7", stderr=writer)
+            done = self.run_it("--fail-open", self.fixture("exit", "3"), "--", "sh", "-c", "exit 7",
+                               stderr=writer)
         finally:
             os.close(writer)
         self.assertEqual(done.returncode, 7)
@@ -314,14 +348,14 @@ class Options(TestCase):
     def test_port_that_is_taken(self):
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
-            done = self.run_it("-r", "-p", str(port), self.fixture("serve"), "--", "true")
+            done = self.run_it("-p", str(port), self.fixture("serve"), "--", "true")
         self.assertEqual(done.returncode, 125)
         self.assertIn(str(port), done.stderr)
         self.assertEqual(self.proxies(), [])
 
     def test_timeout(self):
         for option in ("-t0.15", "--timeout=.15", "--timeout=0"):
-            done = self.run_it("-r", option, self.fixture("never"), "--", "true")
+            done = self.run_it(option, self.fixture("never"), "--", "true")
             self.assertEqual(done.returncode, 125)
             self.assertRegex(done.stderr, "did not bind.*timed out")
 
@@ -339,8 +373,44 @@ class Options(TestCase):
     def test_ca_bundle(self):
         names = ("SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
         for option in ("-c", "--ca-bundle"):
-            environment = self.environment(option, "/the/ca.pem")
-            self.assertEqual([environment.get(name) for name in names], ["/the/ca.pem"] * 4)
+            environment = self.environment(option, self.write("ca.pem", CERTIFICATE))
+            self.assertEqual([environment.get(name) for name in names], [self.path("ca.pem")] * 4)
+
+    def test_ca_bundle_is_found_from_everywhere(self):
+        self.write("ca.pem", CERTIFICATE)
+        environment = self.environment("-c", "ca.pem", cwd=self.folder)
+        self.assertEqual(environment["SSL_CERT_FILE"], os.path.join(os.path.realpath(self.folder), "ca.pem"))
+
+    def test_ca_bundle_that_is_none_is_told_at_once(self):
+        der = base64.b64decode("".join(CERTIFICATE.split("-----")[2].split()))
+        with open(self.path("der"), "wb") as file:
+            file.write(der)
+        os.mkfifo(self.path("fifo"))
+        for name, why in ((self.path("missing"), "No such file or directory"),
+                          (self.folder, "it is a folder, not a file"),
+                          (self.path("fifo"), "it is not a regular file"),
+                          (self.write("empty", ""), "it is empty"),
+                          (self.path("der"), "it holds no PEM certificate: is it DER?"),
+                          (self.write("key", CERTIFICATE.replace("CERTIFICATE", "PRIVATE KEY")),
+                           "it holds no PEM certificate (-----BEGIN CERTIFICATE-----)"),
+                          (self.write("cut", CERTIFICATE[:100]), "its certificate has no end"),
+                          (self.write("closed", CERTIFICATE, 0), "Permission denied"),
+                          ("", "No such file or directory")):
+            if name.endswith("closed") and os.geteuid() == 0:
+                continue
+            for proxy in ([self.fixture("serve")], ["--attach=1"]):
+                done = self.run_it("--fail-open", "-c", name, *proxy, "--", "echo", "output")
+                self.assertEqual((done.returncode, done.stdout), (125, ""))
+                self.assertEqual(done.stderr, f"kp-run: --ca-bundle: '{name}': {why}\n")
+        self.assertEqual(self.proxies(), [])
+
+    @unittest.skipIf(os.geteuid() != 0, "becoming somebody else needs root")
+    def test_ca_bundle_that_others_may_not_read(self):
+        name = self.write("closed", CERTIFICATE, 0)
+        os.chmod(self.folder, 0o755)
+        done = self.run_it("-c", name, "true", "--", "true", user=54321, group=54321)
+        self.assertEqual((done.returncode, done.stderr),
+                         (125, f"kp-run: --ca-bundle: '{name}': Permission denied\n"))
 
     def test_no_proxy(self):
         for value in ("", "a.example,b.example"):
@@ -363,7 +433,7 @@ class Options(TestCase):
     def test_log_is_quoted_on_failure(self):
         proxy = self.fixture("print-exit", "1", "no licence")
         done = self.run_it("-l", self.path("log"), proxy, "--", "true")
-        self.assertEqual(done.returncode, 0)
+        self.assertEqual(done.returncode, 125)
         self.assertIn("no licence\n", done.stderr)
 
     def test_no_guard(self):
@@ -374,14 +444,14 @@ class Options(TestCase):
         self.assertEqual(facts["pgid"], facts["pid"])
 
     def test_no_reserve(self):
-        done = self.run_it("-r", self.fixture("noreuse"), "--", "true")
+        done = self.run_it(self.fixture("noreuse"), "--", "true")
         self.assertEqual(done.returncode, 125)
         self.environment("--no-reserve", proxy=self.fixture("noreuse"))
 
     def test_probe_http(self):
         proxy = self.fixture(*OTHER_PROTOCOL)
-        self.environment("-r", proxy=proxy)
-        done = self.run_it("-r", "--probe-http", proxy, "--", "echo")
+        self.environment(proxy=proxy)
+        done = self.run_it("--probe-http", proxy, "--", "echo")
         self.assertEqual((done.returncode, done.stdout), (125, ""))
         self.assertIn("HTTP", done.stderr)
         done = self.run_it("--probe-http", "-l", self.path("log"), self.fixture("serve"), "--", *GET_THROUGH)
@@ -400,7 +470,7 @@ class Options(TestCase):
         thread.start()
         try:
             asking = f"echo $KODA_PROXY_PORT >{shlex.quote(self.path('asked'))}; exec sleep 60"
-            return self.run_it("-r", *options, asking, "--", "true")
+            return self.run_it(*options, asking, "--", "true")
         finally:
             ended.set()
             thread.join(PATIENCE)
@@ -443,7 +513,7 @@ class Options(TestCase):
 
     def test_wrong_command_lines(self):
         for arguments in ((), ("true",), ("true", "--"), ("", "--", "true"), ("true", "true"),
-                          ("true", "true", "--", "true"), ("true", "-r", "--", "true"),
+                          ("true", "true", "--", "true"), ("true", "-v", "--", "true"),
                           ("--", "--", "true"), ("--unknown", "true", "--", "true"),
                           ("-x",), ("--port",), ("--attach",), ("--attach=80",), ("--attach=80", "--"),
                           ("--attach=80", "true"), ("--attach=80", "true", "--", "true")):
@@ -453,7 +523,7 @@ class Options(TestCase):
                 self.assertIn("Try 'kp-run --help'.\n", done.stderr)
 
     def test_double_dash_may_end_the_options(self):
-        done = self.run_it("-r", "--", self.fixture("serve"), "--", "echo", "--")
+        done = self.run_it("-v", "--", self.fixture("serve"), "--", "echo", "--")
         self.assertEqual((done.returncode, done.stdout), (0, "--\n"))
 
 
@@ -480,7 +550,7 @@ class Attach(TestCase):
         return proxy, port
 
     def get_through(self, *options):
-        done = self.run_it("-r", *options, "--", *GET_THROUGH)
+        done = self.run_it(*options, "--", *GET_THROUGH)
         self.assertEqual((done.returncode, done.stderr), (0, ""))
 
     def test_goes_through_it_and_leaves_it_alone(self):
@@ -490,7 +560,7 @@ class Attach(TestCase):
         self.assertIsNone(self.proxy.poll())
 
     def test_bouquet_is_the_same(self):
-        options = ("-c", "/the/ca.pem", "-n", "a.example")
+        options = ("-c", self.write("ca.pem", CERTIFICATE), "-n", "a.example")
         attached = self.run_it("--attach", self.port, *options, "--", "env", "-0")
         started = self.run_it(*options, self.fixture("serve"), "--", "env", "-0")
         url = variables(started.stdout)["ALL_PROXY"]
@@ -503,17 +573,21 @@ class Attach(TestCase):
     def test_nobody_answers(self):
         with unserved_port() as port:
             options = ("--attach", port, "-t0.15")
-            done = self.run_it(*options, "--", "echo", "output")
-            self.assertEqual((done.returncode, done.stdout), (0, "output\n"))
-            self.assertRegex(done.stderr, rf"\Akp-run: .*{port}.*\n"
-                                          r"kp-run: running 'echo' without the proxy\n\Z")
-            done = self.run_it("--require", *options, "--", "echo", "output")
-            self.assertEqual((done.returncode, done.stdout), (125, ""))
-            self.assertRegex(done.stderr, rf"\Akp-run: .*{port}.*\n\Z")
+            for more, running, result in (((), "not running", (125, "")),
+                                          (("--fail-open",), "running", (0, "output\n"))):
+                done = self.run_it(*more, *options, "--", "echo", "output")
+                self.assertEqual((done.returncode, done.stdout), result)
+                self.assertRegex(done.stderr, rf"\Akp-run: .*{port}.*\n"
+                                              rf"kp-run: {running} 'echo' without the proxy\n\Z")
+
+    def test_is_told_of_where_that_is_asked_for(self):
+        done = self.run_it("-v", "--attach", self.port, "--", "true")
+        self.assertRegex(done.stderr, rf"\Akp-run: attached to http://127.0.0.1:{self.port} "
+                                      r"after \d+ ms\n\Z")
 
     def test_other_protocol(self):
         other, port = self.run_fixture(*OTHER_PROTOCOL)
-        options = ("-r", "--attach", port)
+        options = ("--attach", port)
         self.assertEqual(self.run_it(*options, "--", "true").returncode, 0)
         done = self.run_it(*options, "--probe-http", "--", "true")
         self.assertEqual(done.returncode, 125)
@@ -547,7 +621,7 @@ class Signals(TestCase):
                 self.assertEqual(self.finish(process), (0, f"got {int(number)}\n", ""))
 
     def test_are_passed_on_without_a_proxy_too(self):
-        with self.running(self.fixture("exit", "1"), "--", *TELL_SIGNALS) as process:
+        with self.running("--fail-open", self.fixture("exit", "1"), "--", *TELL_SIGNALS) as process:
             self.assertEqual(process.stdout.readline(), "ready\n")
             process.send_signal(signal.SIGTERM)
             self.assertEqual(self.finish(process)[:2], (0, "got 15\n"))
