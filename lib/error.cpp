@@ -274,6 +274,31 @@ kp_result fail_timed_out(kp_error *error, const TimedOut &timed_out)
                 subject.text(), time.text(), Description(connect_errno).text());
 }
 
+namespace {
+
+bool is_refused_by_a_rule(int connect_errno)
+{
+    return connect_errno == EACCES || connect_errno == EPERM;
+}
+
+} // namespace
+
+bool is_out_of_reach(int connect_errno)
+{
+    return connect_errno == ENETUNREACH || connect_errno == EHOSTUNREACH ||
+           connect_errno == ENETDOWN || connect_errno == EADDRNOTAVAIL ||
+           is_refused_by_a_rule(connect_errno);
+}
+
+kp_result fail_out_of_reach(kp_error *error, const Place &place, int connect_errno)
+{
+    return make(error, KP_ERR_SYSTEM, connect_errno, "%s: 127.0.0.1 can't be reached (%s): %s",
+                Subject(place).text(), Description(connect_errno).text(),
+                is_refused_by_a_rule(connect_errno)
+                    ? "does a sandbox or a packet filter forbid it to the host?"
+                    : "is the loopback interface up?");
+}
+
 kp_result fail_not_http(kp_error *error, uint16_t port, const char *what, const char *text)
 {
     bool said = text[0] != '\0';

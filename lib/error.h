@@ -57,6 +57,10 @@ struct TimedOut {
 };
 kp_result fail_timed_out(kp_error *error, const TimedOut &timed_out);
 
+// Whether connect() fails so for a reason that no proxy can cure.
+bool is_out_of_reach(int connect_errno);
+kp_result fail_out_of_reach(kp_error *error, const Place &place, int connect_errno);
+
 // `what`: it did instead of answering; `text`: what it said, or "".
 kp_result fail_not_http(kp_error *error, uint16_t port, const char *what, const char *text);
 kp_result fail_given_up(kp_error *error, pid_t pid);

@@ -25,6 +25,10 @@ constexpr int64_t kStopPause = kMillisecond;
 // take milliseconds from letting go of its descriptors to closing them.
 constexpr int64_t kDoubtTime = 200 * kMillisecond;
 
+// How long the address may be out of reach: an errno that no proxy can cure, but a host that is
+// about to bring the loopback interface of its namespace up.
+constexpr int64_t kReachTime = 200 * kMillisecond;
+
 // Each look at it is a search of all processes.
 constexpr int64_t kDoubtPause = 20 * kMillisecond;
 
@@ -91,6 +95,7 @@ kp_result kp_handle::start(kp_error *error)
     }
     probe_.begin(port_.number(), !port_.is_reserved(), !port_.is_reserved() && !is_attached());
     doubted_ = 0;
+    reach_ = Deadline::never();
     looked_ahead_ = false;
     accepted_ = false;
     asked_ = false;
@@ -138,6 +143,8 @@ kp_result kp_handle::step_starting(kp_error *error)
     kp_result result = probe(error);
     if (result != KP_AGAIN)
         return result;
+    if (stays_out_of_reach(now))
+        return fail(fail_out_of_reach(error, place(), probe_.last_errno()), error);
     if (limit_.passed(now))
         return fail_timed_out(now, error);
     bool wait_by_clock = probe_.by_clock() || group_.by_clock();
@@ -163,6 +170,16 @@ kp_result kp_handle::probe(kp_error *error)
         look_ahead();
         return KP_AGAIN;
     }
+}
+
+// For a moment it may be, while a namespace is made.
+bool kp_handle::stays_out_of_reach(int64_t now)
+{
+    if (!is_out_of_reach(probe_.last_errno()))
+        reach_ = Deadline::never();
+    else if (reach_.is_never())
+        reach_ = Deadline::after(now, kReachTime);
+    return reach_.passed(now);
 }
 
 void kp_handle::look_ahead()

@@ -48,6 +48,7 @@ struct kp_handle {
     kp_result step_stopping(kp_error *error);
     kp_result probe(kp_error *error);
     void look_ahead();
+    bool stays_out_of_reach(int64_t now);
     kp_result verify(kp_error *error);
     void find_outsider();
     bool may_doubt();
@@ -84,6 +85,8 @@ struct kp_handle {
     bool accepted_ = false; // a connection was, in this life
     bool asked_ = false;    // for HTTP, in this life
     int64_t doubted_ = 0;   // since when the listener is; 0: it is not
+    kpi::Deadline reach_{
+        INT64_MAX}; // how long the address may stay out of reach; never(): it is not
     kpi::Log log_;
     kpi::Port port_;
     kpi::sys::Poller poller_;

@@ -98,13 +98,65 @@ static kp_spec soon(char *const *argv)
 static void a_probe_that_is_not_just_refused(void **state)
 {
     struct scene *scene = *state;
-    answers.connect = ENETUNREACH;
+    answers.connect = ETIMEDOUT;
     kp_result result = spawn(scene, soon(FIXTURE("never")));
     assert_true(answers.told > 0);
     forget_answers();
     assert_result(KP_ERR_TIMED_OUT, result);
-    assert_int_equal(scene->error.sys_errno, ENETUNREACH);
-    assert_contains(scene->error.message, strerror(ENETUNREACH));
+    assert_int_equal(scene->error.sys_errno, ETIMEDOUT);
+    assert_contains(scene->error.message, strerror(ETIMEDOUT));
+}
+
+static const struct {
+    int error;
+    const char *hint;
+} out_of_reach[] = {
+    {ENETUNREACH, "is the loopback interface up?"},
+    {EHOSTUNREACH, "is the loopback interface up?"},
+    {ENETDOWN, "is the loopback interface up?"},
+    {EADDRNOTAVAIL, "is the loopback interface up?"},
+    {EACCES, "does a sandbox or a packet filter forbid it to the host?"},
+    {EPERM, "does a sandbox or a packet filter forbid it to the host?"},
+};
+
+/* The start-up time is one that would not be lived out. */
+static kp_spec much_later(char *const *argv)
+{
+    kp_spec spec = spec_for(argv);
+    spec.startup_timeout_ms = 10 * PATIENCE_MS;
+    return spec;
+}
+
+static void an_address_that_is_out_of_reach(void **state)
+{
+    struct scene *scene = *state;
+    for (size_t i = 0; i < sizeof out_of_reach / sizeof *out_of_reach; i++) {
+        int64_t begin = now_ms();
+        answers.connect = out_of_reach[i].error;
+        kp_result result = spawn(scene, much_later(FIXTURE("serve")));
+        forget_answers();
+        assert_result(KP_ERR_SYSTEM, result);
+        assert_true(now_ms() - begin >= 200);
+        assert_int_equal(scene->error.sys_errno, out_of_reach[i].error);
+        assert_starts_with(scene->error.message, "external proxy did not bind 127.0.0.1:");
+        assert_contains(scene->error.message, "127.0.0.1 can't be reached");
+        assert_contains(scene->error.message, strerror(out_of_reach[i].error));
+        assert_contains(scene->error.message, out_of_reach[i].hint);
+    }
+}
+
+static void nor_can_a_proxy_be_attached_to_there(void **state)
+{
+    struct scene *scene = *state;
+    kp_spec spec = much_later(NULL);
+    spec.flags = KP_SPEC_ATTACH;
+    spec.port = 9;
+    answers.connect = ENETUNREACH;
+    kp_result result = spawn(scene, spec);
+    forget_answers();
+    assert_result(KP_ERR_SYSTEM, result);
+    assert_starts_with(scene->error.message,
+                       "no proxy to attach to on 127.0.0.1:9: 127.0.0.1 can't be reached (");
 }
 
 /* As some systems tell of a connection that was made meanwhile. */
@@ -239,6 +291,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         EACH_WAY(a_probe_that_is_not_just_refused),
+        EACH_WAY(an_address_that_is_out_of_reach),
+        EACH_GUARDED_WAY(nor_can_a_proxy_be_attached_to_there),
         EACH_WAY(a_probe_that_is_connected_already),
         TEST_WAY(no_folder_of_descriptors, "guard", &ways[0]),
         TEST_WAY(no_folder_of_descriptors, "no guard", &ways[3]),

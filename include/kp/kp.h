@@ -224,7 +224,8 @@ typedef struct kp_error {
  * KP_OK               *handle is READY; kp_handle_free() it
  * KP_ERR_INVALID      spec or handle is wrong; error->message names the field
  * KP_ERR_NO_MEMORY
- * KP_ERR_SYSTEM       a system call failed: out of descriptors, processes, ...
+ * KP_ERR_SYSTEM       a system call failed: out of descriptors, processes, ...; or 127.0.0.1
+ *                     can't be reached, for 200 ms: its interface is down, a sandbox forbids it
  * KP_ERR_PORT_IN_USE  spec->port is in use; choose another
  * KP_ERR_SPAWN        no such program, not executable, no such cwd, ...
  * KP_ERR_GUARD        /bin/sh can't be started: KP_SPEC_NO_GUARD does without
@@ -244,7 +245,8 @@ KP_API kp_result kp_spawn(const kp_spec *spec, kp_handle **handle, kp_error *err
 
 /* Starts a proxy and returns at once; *handle is STARTING, and a step is due. Never
  * KP_AGAIN. Fails like kp_spawn(), but for what is found out later, by a step or a
- * wait: KP_ERR_EXITED, KP_ERR_TIMED_OUT, KP_ERR_FOREIGN_LISTENER and KP_ERR_NOT_HTTP. */
+ * wait: KP_ERR_EXITED, KP_ERR_TIMED_OUT, KP_ERR_FOREIGN_LISTENER, KP_ERR_NOT_HTTP, and
+ * that 127.0.0.1 can't be reached. */
 KP_API kp_result kp_start(const kp_spec *spec, kp_handle **handle, kp_error *error);
 
 /* ---- 4. Drive it from an event loop, or block --------------------------- */
@@ -274,7 +276,8 @@ KP_API int64_t kp_handle_timeout_ns(const kp_handle *handle);
  * KP_ERR_FOREIGN_LISTENER, KP_ERR_NOT_HTTP   as from kp_spawn()
  * KP_ERR_GUARD       its guard ended before it was ready
  * KP_ERR_SYSTEM      the host is short of descriptors, say, for a probe or to see whose
- *                    the listener is (STOPPING follows); or a process of the
+ *                    the listener is, or can't reach 127.0.0.1 (STOPPING follows); or a
+ *                    process of the
  *                    proxy's can't be killed and was given up, its pid in the message
  *                    (EXITED has been reached)
  * KP_ERR_INVALID, KP_ERR_FORKED */

@@ -263,6 +263,29 @@ static void a_connection_that_is_never_accepted(void **state)
     assert_int_equal(sim_now() - begun, 5 * SIM_S);
 }
 
+static void an_address_out_of_reach_is_told_soon(void **state)
+{
+    (void)state;
+    int64_t begun = sim_now();
+    sim_cut_off(ENETUNREACH, FOR_EVER);
+    start(spec_for("serve"));
+    assert_result(KP_ERR_SYSTEM, wait_for(KP_STATE_READY));
+    assert_int_equal(failure.sys_errno, ENETUNREACH);
+    assert_between(200 * SIM_MS, 204 * SIM_MS, sim_now() - begun);
+}
+
+/* A namespace that is being made; and one that goes and comes. */
+static void an_address_may_be_out_of_reach_for_a_moment(void **state)
+{
+    (void)state;
+    start(spec_for("late"));
+    for (int i = 0; i < 3; i++) {
+        sim_cut_off(ENETUNREACH, sim_now() + 190 * SIM_MS);
+        assert_result(KP_AGAIN, kp_handle_wait(proxy, KP_STATE_READY, 200, &failure));
+    }
+    assert_result(KP_OK, wait_for(KP_STATE_READY));
+}
+
 static void an_exit_is_told_at_once(void **state)
 {
     (void)state;
@@ -1224,6 +1247,8 @@ int main(void)
         TEST(a_late_proxy_is_found_soon),
         TEST(a_pending_probe_is_found_by_the_schedule),
         TEST(a_connection_that_is_never_accepted),
+        TEST(an_address_out_of_reach_is_told_soon),
+        TEST(an_address_may_be_out_of_reach_for_a_moment),
         TEST(an_exit_is_told_at_once),
         TEST(the_reservation_is_in_the_way_of_a_plain_bind),
         TEST(a_failed_start_leaves_nothing),

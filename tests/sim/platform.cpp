@@ -534,10 +534,11 @@ int connect_probe(const Fd &probe, uint16_t port)
         !socket.from_other && !is_reserved_from(port, false) && !is_listened_on(port);
     if (may_meet_itself && !world.by_chance)
         complain("connect_probe: it could meet itself on port %u", port);
-    int result = answer_at(port);
+    int result = world.now < world.cut_off_until ? world.cut_off_by : answer_at(port);
     bool is_third = has(SIM_MEETS_ITSELF) && result == ECONNREFUSED &&
                     !is_reserved_from(port, false) && world.counts.probes % 3 == 0;
-    socket.met_itself = is_third || (may_meet_itself && world.turn % 2 == 0);
+    bool meets_itself = may_meet_itself && result == ECONNREFUSED && world.turn % 2 == 0;
+    socket.met_itself = is_third || meets_itself;
     world.counts.met_itself += socket.met_itself;
     socket.port = port;
     if (socket.met_itself)

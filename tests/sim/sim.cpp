@@ -150,6 +150,12 @@ size_t sim_living()
                       [](const Being &being) { return being.state == Being::Alive; }));
 }
 
+void sim_cut_off(int error, int64_t until)
+{
+    world.cut_off_by = error;
+    world.cut_off_until = until;
+}
+
 void sim_occupy(uint16_t port, unsigned uid)
 {
     world.occupied[port] = {uid, world.turn};

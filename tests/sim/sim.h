@@ -115,6 +115,7 @@ size_t sim_living(void);
 
 /* The port. */
 void sim_occupy(uint16_t port, unsigned uid); /* somebody else listens; uid 0 is the host's, too */
+void sim_cut_off(int error, int64_t until);   /* each connect() fails so */
 int sim_can_bind(uint16_t port);              /* whether somebody else could now */
 
 /* Counts since sim_begin(). */

@@ -123,6 +123,8 @@ struct World {
     std::deque<Being> beings; // a reference stays good when another is born
     std::deque<Descriptor> table{3, Descriptor{.kind = Descriptor::Other}};
     std::map<uint16_t, Occupied> occupied;
+    int cut_off_by = 0; // the error of each connect(),
+    int64_t cut_off_until = 0;
 
     // A turn of the host's goes from one of its calls, or its waking up, to the next. What happens
     // in between the library can't know in time.
