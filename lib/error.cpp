@@ -124,16 +124,42 @@ bool is_shortage(int sys_errno)
     return sys_errno == EAGAIN || sys_errno == ENOMEM || sys_errno == EMFILE || sys_errno == ENFILE;
 }
 
+constexpr char kInUse[] =
+    "; if its address was in use, it binds without SO_REUSEADDR and needs KP_SPEC_NO_RESERVE";
+
+bool speaks_of_the_address(const char *text)
+{
+    constexpr char kWords[][12] = {"address", "in use", "addrinuse", "bind"};
+    for (const char(&word)[12] : kWords)
+        if (strcasestr(text, word) != nullptr)
+            return true;
+    return false;
+}
+
+// 2 is what shells end with at a syntax error, and programs at a wrong option; 255, Perl and ssh.
+bool may_lack_its_address(const Ended &ended)
+{
+    int code = ended.exit.code;
+    bool is_plain = code > 0 && code != 2 && code < 126;
+    return is_plain && ended.reserved && ended.stranger.known == Stranger::None &&
+           (ended.output[0] == '\0' || speaks_of_the_address(ended.output));
+}
+
 const char *exit_hint(const Ended &ended)
 {
     if (ended.exit.code == 0)
-        return "; a proxy must stay in the foreground";
+        return "; a proxy must stay in the foreground, and its standard input is empty";
     if (ended.exit.code == 127)
         return "; 127 means that a program was not found";
-    if (ended.exit.code > 0 && ended.reserved && ended.stranger.known == Stranger::None)
-        return "; if its address was in use, it binds without SO_REUSEADDR and needs "
-               "KP_SPEC_NO_RESERVE";
-    return "";
+    return may_lack_its_address(ended) ? kInUse : "";
+}
+
+// Where nothing else is known.
+const char *time_hint(const TimedOut &timed_out)
+{
+    if (timed_out.busy)
+        return "; it is still busy, and may need a longer start-up time";
+    return timed_out.reserved ? kInUse : "";
 }
 
 // "exited with status 1", "killed by signal 9"
@@ -268,8 +294,8 @@ kp_result fail_timed_out(kp_error *error, const TimedOut &timed_out)
                     "seen; KP_SPEC_ANY_LISTENER does without",
                     subject.text(), time.text());
     if (connect_errno == ECONNREFUSED)
-        return make(error, KP_ERR_TIMED_OUT, connect_errno, "%s: timed out after %s",
-                    subject.text(), time.text());
+        return make(error, KP_ERR_TIMED_OUT, connect_errno, "%s: timed out after %s%s",
+                    subject.text(), time.text(), time_hint(timed_out));
     return make(error, KP_ERR_TIMED_OUT, connect_errno, "%s: timed out after %s (connect: %s)",
                 subject.text(), time.text(), Description(connect_errno).text());
 }

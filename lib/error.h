@@ -44,6 +44,7 @@ struct Ended {
     bool was_ready;
     bool reserved; // the port was, and it can't be said that the proxy did bind beside that
     Stranger stranger;
+    const char *output; // its last words; "": unknown
 };
 kp_result fail_exited(kp_error *error, const Ended &ended);
 
@@ -53,6 +54,8 @@ struct TimedOut {
     int connect_errno;  // of the last probe
     bool unanswered;    // it was neither accepted nor refused
     bool stopped;       // the proxy, or a member of its group, is
+    bool busy;          // it has used the processors to the end
+    bool reserved;      // the port was
     char elsewhere[64]; // where it listens instead; "": nowhere
 };
 kp_result fail_timed_out(kp_error *error, const TimedOut &timed_out);

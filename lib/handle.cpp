@@ -97,6 +97,7 @@ kp_result kp_handle::start(kp_error *error)
     doubted_ = 0;
     reach_ = Deadline::never();
     looked_ahead_ = false;
+    looked_at_ = 0;
     accepted_ = false;
     asked_ = false;
     state_ = KP_STATE_STARTING;
@@ -147,6 +148,7 @@ kp_result kp_handle::step_starting(kp_error *error)
         return fail(fail_out_of_reach(error, place(), probe_.last_errno()), error);
     if (limit_.passed(now))
         return fail_timed_out(now, error);
+    look_at_time_used(now);
     bool wait_by_clock = probe_.by_clock() || group_.by_clock();
     Deadline next = doubted_ != 0 ? Deadline::after(now, kDoubtPause) : by_clock(now);
     set_due(wait_by_clock ? earlier(limit_, next) : limit_);
@@ -180,6 +182,24 @@ bool kp_handle::stays_out_of_reach(int64_t now)
     else if (reach_.is_never())
         reach_ = Deadline::after(now, kReachTime);
     return reach_.passed(now);
+}
+
+// Once, when half of the start-up time is over: who is ready sooner pays nothing for it.
+void kp_handle::look_at_time_used(int64_t now)
+{
+    bool is_early = now - started_ < limit_.remaining(now);
+    if (is_early || looked_at_ != 0 || is_attached())
+        return;
+    looked_at_ = now;
+    time_used_ = sys::time_used(group_.kin());
+}
+
+// A twentieth of one processor, since then: one that waits for the network uses about as much.
+bool kp_handle::is_busy(int64_t now) const
+{
+    if (looked_at_ == 0 || time_used_ < 0)
+        return false;
+    return sys::time_used(group_.kin()) - time_used_ > (now - looked_at_) / 20;
 }
 
 void kp_handle::look_ahead()
@@ -274,12 +294,15 @@ kp_result kp_handle::await_exit()
 
 kp_result kp_handle::fail_exited(kp_error *error)
 {
+    char output[sizeof kp_error::output];
+    log_.quote(output, sizeof output);
     Ended ended = {place(),
                    group_.proxy().exit(),
                    sys::now() - started_,
                    reached_ready_,
                    !accepted_ && port_.is_reserved(),
-                   Stranger()};
+                   Stranger(),
+                   output};
     if (!reached_ready_)
         ended.stranger = find_stranger(port_.number());
     return fail(kpi::fail_exited(error, ended), error);
@@ -292,6 +315,8 @@ kp_result kp_handle::fail_timed_out(int64_t now, kp_error *error)
         return fail_not_http(error);
     TimedOut timed_out = {};
     timed_out.stopped = is_stopped;
+    timed_out.busy = is_busy(now);
+    timed_out.reserved = port_.is_reserved();
     timed_out.place = place();
     timed_out.after = now - started_;
     timed_out.connect_errno = probe_.last_errno();

@@ -49,6 +49,8 @@ struct kp_handle {
     kp_result probe(kp_error *error);
     void look_ahead();
     bool stays_out_of_reach(int64_t now);
+    void look_at_time_used(int64_t now);
+    bool is_busy(int64_t now) const;
     kp_result verify(kp_error *error);
     void find_outsider();
     bool may_doubt();
@@ -84,7 +86,9 @@ struct kp_handle {
     bool looked_ahead_ = false;
     bool accepted_ = false; // a connection was, in this life
     bool asked_ = false;    // for HTTP, in this life
-    int64_t doubted_ = 0;   // since when the listener is; 0: it is not
+    int64_t looked_at_ = 0; // when time_used_ was read; 0: not yet
+    int64_t time_used_ = -1;
+    int64_t doubted_ = 0; // since when the listener is; 0: it is not
     kpi::Deadline reach_{
         INT64_MAX}; // how long the address may stay out of reach; never(): it is not
     kpi::Log log_;

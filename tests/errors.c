@@ -171,6 +171,7 @@ static void status_zero_has_a_hint(void **state)
     assert_result(KP_ERR_EXITED, spawn(scene, spec_for(WORDS("true"))));
     assert_starts_with(reason_of(&scene->error), "exited with status 0 after ");
     assert_contains(scene->error.message, "foreground");
+    assert_contains(scene->error.message, "its standard input is empty");
     assert_int_equal(scene->error.exit_code, 0);
 }
 
@@ -180,6 +181,79 @@ static void status_127_has_a_hint(void **state)
     assert_result(KP_ERR_EXITED, spawn(scene, spec_for(SHELL("exec no-such-proxy 2>&-"))));
     assert_starts_with(reason_of(&scene->error), "exited with status 127 after ");
     assert_contains(scene->error.message, "not found");
+}
+
+/* One that binds without SO_REUSEADDR may exit so. Where it has said why, that is known better. */
+static const struct {
+    const char *script; /* the log is its output */
+    bool may_be_in_use;
+} last_words[] = {
+    {"exit 1", true},
+    {"exit 98", true},
+    {"exit 2", false},
+    {"exit 126", false},
+    {"exit 127", false},
+    {"exit 255", false},
+    {"kill -9 $$", false},
+    {"echo no licence >&2; exit 1", false},
+    {"echo 'bind: Address already in use' >&2; exit 1", true},
+    {"echo 'listen EADDRINUSE: 127.0.0.1' >&2; exit 1", true},
+    {"echo 'port is In Use' >&2; exit 2", false},
+};
+
+static void an_exit_has_a_hint_where_the_address_may_be_the_reason(void **state)
+{
+    struct scene *scene = *state;
+    for (size_t i = 0; i < sizeof last_words / sizeof *last_words; i++) {
+        kp_spec spec = spec_for(SHELL(last_words[i].script));
+        spec.log_fd = open(scene_path(scene, "log"), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+        kp_result result = spawn(scene, spec);
+        close(spec.log_fd);
+        assert_result(KP_ERR_EXITED, result);
+        assert_int_equal(strstr(scene->error.message, "KP_SPEC_NO_RESERVE") != NULL,
+                         last_words[i].may_be_in_use);
+    }
+}
+
+static kp_spec soon(char *const *argv)
+{
+    kp_spec spec = spec_for(argv);
+    spec.startup_timeout_ms = 200;
+    return spec;
+}
+
+/* It has gone on without its listener. */
+static void a_time_out_has_that_hint_too(void **state)
+{
+    struct scene *scene = *state;
+    char *const *argv = SHELL("\"$0\" noreuse; exec \"$0\" never");
+    assert_result(KP_ERR_TIMED_OUT, spawn(scene, soon(argv)));
+    assert_contains(scene->error.message, "KP_SPEC_NO_RESERVE");
+    kp_spec spec = soon(FIXTURE("never"));
+    spec.flags = KP_SPEC_NO_RESERVE;
+    assert_result(KP_ERR_TIMED_OUT, spawn(scene, spec));
+    assert_null(strstr(scene->error.message, "KP_SPEC_NO_RESERVE"));
+}
+
+/* In a child of its own, and in those that it starts one after the other. */
+static void a_busy_proxy_may_need_longer(void **state)
+{
+    struct scene *scene = *state;
+    static const char *const scripts[] = {
+        "while :; do :; done",
+        "(while :; do :; done) & wait",
+        "while :; do /bin/true; done",
+    };
+    if (left_out_on_posix(__func__))
+        return;
+    for (size_t i = 0; i < sizeof scripts / sizeof *scripts; i++) {
+        kp_spec spec = soon(SHELL(scripts[i]));
+        spec.startup_timeout_ms = 600;
+        assert_result(KP_ERR_TIMED_OUT, spawn(scene, spec));
+        assert_contains(scene->error.message, "still busy");
+        assert_contains(scene->error.message, "longer start-up time");
+        assert_null(strstr(scene->error.message, "KP_SPEC_NO_RESERVE"));
+    }
 }
 
 static void a_killing_signal_is_told(void **state)
@@ -485,6 +559,10 @@ int main(void)
         EACH_WAY(an_exit_says_its_status_and_when),
         EACH_WAY(status_zero_has_a_hint),
         EACH_WAY(status_127_has_a_hint),
+        EACH_WAY(an_exit_has_a_hint_where_the_address_may_be_the_reason),
+        EACH_WAY(a_time_out_has_that_hint_too),
+        TEST(a_busy_proxy_may_need_longer),
+        TEST_WAY(a_busy_proxy_may_need_longer, "clock", &ways[2]),
         EACH_WAY(a_killing_signal_is_told),
         EACH_WAY(the_fixed_port_is_named),
         EACH_WAY(the_output_comes_with_the_error),

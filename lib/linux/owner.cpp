@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The search for the process that holds a socket.
+#include "deadline.h"
 #include "holds.h"
 #include "kinship.h"
 #include "pidfd.h"
@@ -229,6 +230,21 @@ bool is_stopped(const Kin &kin)
         Stat stat;
         return read_stat(pid, stat) == 0 && stat.state == 'T';
     });
+}
+
+int64_t time_used(const Kin &kin)
+{
+    uint64_t ticks = 0;
+    bool known = false;
+    any_of_kin(kin, [&](pid_t pid) {
+        Stat stat;
+        if (read_stat(pid, stat) == 0) {
+            ticks += stat.used;
+            known = true;
+        }
+        return false;
+    });
+    return known ? static_cast<int64_t>(ticks) * (kSecond / sysconf(_SC_CLK_TCK)) : -1;
 }
 
 // In a user namespace all who have no number there share one.

@@ -131,11 +131,14 @@ int read_stat(pid_t pid, Stat &stat)
         return errno;
     text[length] = '\0';
     const char *name_end = strrchr(text, ')');
-    constexpr char kFormat[] = " %c %d %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s "
-                               "%d %*s %" SCNu64;
+    constexpr char kFormat[] = " %c %d %*s %*s %*s %*s %*s %*s %*s %*s %*s %" SCNu64 " %" SCNu64
+                               " %" SCNu64 " %" SCNu64 " %*s %*s %d %*s %" SCNu64;
+    uint64_t used[4];
     if (name_end == nullptr ||
-        sscanf(name_end + 1, kFormat, &stat.state, &stat.parent, &stat.threads, &stat.start) != 4)
+        sscanf(name_end + 1, kFormat, &stat.state, &stat.parent, &used[0], &used[1], &used[2],
+               &used[3], &stat.threads, &stat.start) != 8)
         return EINVAL;
+    stat.used = used[0] + used[1] + used[2] + used[3];
     return 0;
 }
 

@@ -43,6 +43,7 @@ bool hides_processes(int &error);
 struct Stat {
     char state; // of the main thread
     pid_t parent;
+    uint64_t used;  // of the processors, in ticks, with its children that were reaped
     int threads;    // that have not ended
     uint64_t start; // in ticks since the system's
 };

@@ -81,6 +81,9 @@ size_t find_sockets(const Kin &kin, uint64_t *sockets, size_t size);
 // For messages: whether one of the kin is stopped, as by SIGTTIN.
 bool is_stopped(const Kin &kin);
 
+// For messages: how much of the processors the kin have used, in nanoseconds; -1: it can't be told.
+int64_t time_used(const Kin &kin);
+
 // Root, or the user whom the host runs as.
 bool is_trusted(uid_t uid);
 

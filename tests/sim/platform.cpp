@@ -794,6 +794,17 @@ bool is_stopped(const Kin &kin)
     });
 }
 
+int64_t time_used(const Kin &kin)
+{
+    enter("time_used");
+    int64_t used = 0;
+    for (const Being &being : world.beings)
+        if (being.state == Being::Alive && being.group == kin.group && being.pid != kin.guard &&
+            being.program->busy != 0)
+            used += world.now - being.born;
+    return has(SIM_NO_PROC) ? -1 : used;
+}
+
 bool is_trusted(uid_t uid)
 {
     return uid == 0;

@@ -49,6 +49,7 @@ struct sim_program {
     int64_t exits_after; /* with exit_code, or by exit_signal */
     int exit_code, exit_signal;
     int64_t leaves_after;            /* its group, for one of its own */
+    int busy;                        /* it always computes */
     int64_t stops_after;             /* as one that reads from the terminal */
     int deaf;                        /* it ignores SIGTERM ... */
     int64_t obeys_after;             /* ... or takes so long to end */
