@@ -113,7 +113,8 @@ kp_result kp_handle::launch(kp_error *error)
     if (env == nullptr)
         return fail_no_memory(error);
     log_.mark();
-    kp_result result = group_.start(*spec_, env, log_.target(), error);
+    Fd output;
+    kp_result result = group_.start(*spec_, env, log_.target(output), error);
     free(env);
     return result;
 }

@@ -47,11 +47,19 @@ kp_result Log::open(int log_fd, kp_error *error)
 
 // What is close-on-exec is nobody's standard error: some file of a host that has closed that, or,
 // for a moment, a descriptor of another handle's.
-int Log::target() const
+int Log::shared() const
 {
     if (copy_)
         return copy_.get();
     return sys::is_inherited(kStandardError) ? kStandardError : -1;
+}
+
+int Log::target(Fd &own) const
+{
+    int number = shared();
+    if (number >= 0)
+        own = sys::reopen(number);
+    return own ? own.get() : number;
 }
 
 void Log::mark()

@@ -12,8 +12,10 @@ class Log {
     // Keeps a duplicate of the host's descriptor; 0: the host's standard error.
     kp_result open(int log_fd, kp_error *error);
 
-    // What the proxy's descriptors 1 and 2 become; -1: the null device.
-    int target() const;
+    // What the proxy's descriptors 1 and 2 become; -1: the null device. Each life of the proxy gets
+    // an open file description of its own where there is one to be had (`own`): a proxy that makes
+    // its output non-blocking would do that to the host's, too.
+    int target(Fd &own) const;
 
     // What was printed before is not the coming proxy's.
     void mark();
@@ -22,6 +24,8 @@ class Log {
     void quote(char *text, size_t size) const;
 
   private:
+    int shared() const;
+
     Fd copy_;
     int64_t start_ = -1;
 };

@@ -194,6 +194,8 @@ typedef struct kp_spec {
     uint32_t stop_grace_ms;      /* from SIGTERM to SIGKILL; default 2000 */
     int32_t log_fd;              /* the proxy's standard output and error. 0: the host's standard
                                     error, or /dev/null where that is closed or close-on-exec.
+                                    Linux opens a pipe or terminal anew for the proxy, which may
+                                    then make its own output non-blocking.
                                     Descriptor 0 itself can't be named; one that is not open, or not
                                     for writing, is KP_ERR_INVALID. The handle keeps a duplicate
                                     until it is freed: the reader of a pipe sees no end before that,

@@ -14,6 +14,10 @@ bool is_writable(int fd);  // as it was opened
 
 int duplicate(int fd, Fd &copy);
 
+// The same pipe, FIFO or terminal opened anew: it blocks, and what is set on one of the two is not
+// set on the other. Never waits. Empty where `fd` is something else, or can't be opened again.
+Fd reopen(int fd);
+
 // A pipe that takes little of the kernel's memory.
 int make_pipe(Fd &read_end, Fd &write_end);
 bool is_broken(const Fd &write_end); // nobody can read it any more

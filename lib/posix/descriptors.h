@@ -10,6 +10,10 @@ namespace kpi {
 // is negative or the move fails.
 Fd lifted(int number);
 
+// Opens what a descriptor of this process has open once more, by its place in the system's folder
+// of them. Empty, with errno set: the system has no such way, or refuses it.
+Fd open_again(int fd, int flags);
+
 // Whether an error number tells of what the host has not got at the moment, and may have again.
 bool is_want(int error);
 

@@ -9,6 +9,17 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+namespace kpi {
+
+Fd open_again(int fd, int flags)
+{
+    char path[48];
+    snprintf(path, sizeof path, "%s/%d", kOwnDescriptors, fd);
+    return lifted(open(path, flags | O_CLOEXEC));
+}
+
+} // namespace kpi
+
 namespace kpi::sys {
 
 namespace {
@@ -102,9 +113,7 @@ size_t read_file(int fd, int64_t offset, char *buffer, size_t size)
 {
     if (access_mode(fd) != O_WRONLY)
         return read_all(fd, offset, buffer, size);
-    char path[48];
-    snprintf(path, sizeof path, "%s/%d", kOwnDescriptors, fd);
-    Fd readable = lifted(open(path, O_RDONLY | O_CLOEXEC));
+    Fd readable = open_again(fd, O_RDONLY);
     return readable ? read_all(readable.get(), offset, buffer, size) : 0;
 }
 

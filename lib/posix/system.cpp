@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "system.h"
+#include "platform/file.h"
 #include "platform/socket.h"
 #include <errno.h>
 #include <sys/wait.h>
@@ -35,6 +36,12 @@ namespace kpi::sys {
 // POSIX leaves open what a socket is good for after a failed connect(); on BSD it is refused for
 // ever.
 const bool kReusesRefused = false;
+
+// Where /dev/fd gives a duplicate, to let that block would change the host's own.
+Fd reopen(int)
+{
+    return Fd();
+}
 
 bool can_share(uint16_t port)
 {

@@ -40,6 +40,7 @@ const struct life lives[] = {
     {.name = "old worker", .mode = "worker", .old = true},
     {.name = "unreserved", .mode = "serve", .flags = KP_SPEC_NO_RESERVE | KP_SPEC_PROBE_HTTP},
     {.name = "deaf", .mode = "deaf"},
+    {.name = "terminal", .mode = "serve", .flags = KP_SPEC_NO_GUARD, .terminal = true},
     {.name = "worker", .mode = "worker"},
     {.name = "worker alone", .mode = "worker", .flags = KP_SPEC_NO_GUARD},
     {.name = "left", .mode = "leave", .wants = true},
@@ -535,6 +536,16 @@ static int open_log(void)
     return open("/tmp", O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600); /* is read by another way */
 }
 
+/* Its other side stays open, too. */
+static int open_terminal(void)
+{
+    char name[64];
+    int master = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+    unlockpt(master);
+    ptsname_r(master, name, sizeof name);
+    return open(name, O_RDWR | O_NOCTTY | O_CLOEXEC);
+}
+
 static void make_spec(void)
 {
     static char *argv[] = {NULL, NULL, NULL};
@@ -558,6 +569,8 @@ static void make_spec(void)
         host.attached = start_proxy_to_attach(argv);
         host.spec.argv = NULL;
     }
+    if (host.life->terminal)
+        host.spec.log_fd = open_terminal();
     if (host.life->rich) {
         host.spec.log_fd = host.log = open_log();
         host.spec.cwd = "/";

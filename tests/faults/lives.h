@@ -14,6 +14,7 @@ struct life {
     kp_result expected;  /* of the start, where no fault is */
     bool rich;           /* with a log, a directory, a CA file, an environment */
     bool bare;           /* the host has neither standard input nor output */
+    bool terminal;       /* the log is one */
     bool old;            /* the system has no pidfds (Linux < 5.3) */
     bool taken;          /* the port is */
     bool unprivileged;   /* without the capability to look into any process */

@@ -359,6 +359,15 @@ WRAP(int, lstat64, F_STAT, (const char *path, struct stat *info), path, info)
 WRAP(int, fstat64, F_FSTAT, (int fd, struct stat *info), fd, info)
 WRAP(int, faccessat, F_ACCESS, (int fd, const char *path, int mode, int flags), fd, path, mode,
      flags)
+
+int __real_isatty(int fd);
+int __wrap_isatty(int fd);
+int __wrap_isatty(int fd)
+{
+    errno = fault(F_ISATTY);
+    return errno == 0 ? __real_isatty(fd) : 0;
+}
+
 WRAP(int, poll, F_POLL, (struct pollfd * list, nfds_t count, int timeout), list, count, timeout)
 WRAP(int, ppoll, F_PPOLL,
      (struct pollfd * list, nfds_t count, const struct timespec *timeout, const sigset_t *mask),
@@ -440,6 +449,8 @@ static enum function_id fcntl_function(int command)
     switch (command) {
     case F_DUPFD_CLOEXEC:
         return F_DUPLICATE;
+    case F_SETFL:
+        return F_STATUS_FLAGS;
     case F_SETPIPE_SZ:
         return F_PIPE_SIZE;
     default:

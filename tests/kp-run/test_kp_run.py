@@ -264,6 +264,28 @@ class Proxy(TestCase):
         self.assertEqual(done.stdout, "output\n")
         self.assertEqual(done.stderr, "to stdout\nto stderr\n")
 
+    WRITE_MUCH = (sys.executable, "-c",
+                  "import os; print(sum(os.write(2, b'x' * 1000000) for _ in range(5)))")
+
+    def test_may_make_its_output_non_blocking(self):
+        done = self.run_it(self.fixture("nonblocking"), "--", *self.WRITE_MUCH)
+        self.assertEqual((done.returncode, done.stdout), (0, "5000000\n"))
+        self.assertEqual(done.stderr.replace("x", ""), "blocking\n")
+
+    def test_may_do_so_to_a_fifo_that_others_write_to(self):
+        os.mkfifo(self.path("log"))
+        reader = os.open(self.path("log"), os.O_RDONLY | os.O_NONBLOCK)
+        with open(reader, "rb") as output:
+            command = ("sh", "-c", "cat /proc/$PPID/fdinfo/*")
+            done = self.run_it("-l", self.path("log"), self.fixture("nonblocking"), "--", *command)
+            self.assertEqual(output.readline(), b"blocking\n")
+            self.assertEqual(output.readline(), b"")
+        flags = [int(line.split()[1], 8) for line in done.stdout.splitlines()
+                 if line.startswith("flags:")]
+        of_the_log = [each for each in flags if each & os.O_APPEND]
+        self.assertTrue(of_the_log)
+        self.assertFalse([each for each in of_the_log if each & os.O_NONBLOCK])
+
     def test_failed_start_is_told_and_ignored_where_that_is_asked_for(self):
         environment = {"PATH": os.environ["PATH"], "HTTPS_PROXY": "http://other:1", "B": "2"}
         done = self.run_it("--fail-open", self.fixture("exit", "3"), "--", "env", "-0",

@@ -252,6 +252,25 @@ class Effects(support.TestCase):
                 os.close(writer)
             self.assertEqual(output.read(), b"out\n")
 
+    def test_log_to_a_pipe_goes_on_blocking(self):
+        reader, writer = os.pipe()
+        with open(reader, "rb") as output, open(writer, "wb") as log:
+            with kp.spawn(fixture("nonblocking"), log=log) as proxy:
+                self.assertEqual(output.readline(), b"blocking\n")
+                self.assertTrue(os.get_blocking(writer))
+                proxy.restart()
+                self.assertEqual(output.readline(), b"blocking\n")
+                self.assertTrue(os.get_blocking(writer))
+
+    def test_standard_error_takes_all_that_the_host_writes(self):
+        script = """
+import os, sys, kp
+with kp.spawn([sys.argv[1], "nonblocking"]):
+    print(sum(os.write(2, b"x" * 1000000) for _ in range(5)))
+"""
+        status, output, errors = self.run_host(script, FIXTURE)
+        self.assertEqual((status, output, errors.count("x")), (0, "5000000\n", 5000000))
+
     def test_errors_of_the_library_come_through(self):
         for arguments in {"env": {"": "value"}}, {"env": {kp.PORT_ENV: "1"}}, {"log": 10**6}, {"port_env": ""}:
             with self.subTest(**arguments), self.assertRaises(kp.InvalidError):

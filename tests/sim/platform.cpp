@@ -217,6 +217,13 @@ int duplicate(int fd, Fd &copy)
     return 0;
 }
 
+// Every other time one of the proxy's own, which the library is not to keep. Nothing depends on it.
+Fd reopen(int fd)
+{
+    bool own = !lacks(kDescriptors) && world.counts.calls % 2 == 0;
+    return own ? Fd(add({.kind = use(fd, "reopen").kind})) : Fd();
+}
+
 int make_pipe(Fd &read_end, Fd &write_end)
 {
     enter("make_pipe");
