@@ -2,6 +2,7 @@
 #include "environment.h"
 #include "list.h"
 #include "spec.h"
+#include "upstream.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,6 +40,10 @@ class Entries {
         add({Kind::Variable, name, strlen(name), value, strlen(value)});
     }
     void remove(const char *name) { add({Kind::Removed, name, strlen(name), nullptr, 0}); }
+    void remove_text(const char *text)
+    {
+        add({Kind::Removed, text, strcspn(text, "="), nullptr, 0});
+    }
     void keep(const char *text) { add({Kind::Oddity, text, strlen(text), nullptr, 0}); }
     void add_text(const char *text)
     {
@@ -134,7 +139,7 @@ char **Entries::build() const
 
 void add_list(Entries &entries, char *const *list)
 {
-    for (; list != nullptr && *list != nullptr; ++list)
+    for (; *list != nullptr; ++list)
         entries.add_text(*list);
 }
 
@@ -216,11 +221,35 @@ char **bouquet(const kp_spec &spec, const char *url, char *const *base)
     return entries.build();
 }
 
+namespace {
+
+// What tells the host alone of itself: the service manager hears READY and STOPPING from whoever
+// has the first, and the others speak of descriptors that are closed in the proxy, or somebody
+// else's.
+constexpr char kHostsAlone[][20] = {
+    "NOTIFY_SOCKET", "WATCHDOG_USEC",  "WATCHDOG_PID",   "LISTEN_FDS",
+    "LISTEN_PID",    "LISTEN_FDNAMES", "LISTEN_PIDFDID", "NODE_CHANNEL_FD",
+};
+constexpr size_t kHostsAloneCount = sizeof kHostsAlone / sizeof *kHostsAlone;
+
+void add_inherited(Entries &entries, char *const *host, uint16_t port)
+{
+    for (const char *name : kHostsAlone)
+        entries.remove(name);
+    for (; host != nullptr && *host != nullptr; ++host)
+        if (leads_to_itself(*host, port))
+            entries.remove_text(*host);
+        else
+            entries.add_text(*host);
+}
+
+} // namespace
+
 char **proxy_environment(const kp_spec &spec, uint16_t port, char *const *host)
 {
     char *const *inherited = has(spec, KP_SPEC_CLEAR_ENV) ? nullptr : host;
     size_t own = list_length(spec.env);
-    Entries entries(own + 1 + list_length(inherited));
+    Entries entries(own + 1 + kHostsAloneCount + list_length(inherited));
     if (!entries)
         return nullptr;
     // Backwards: of two in spec.env the later one counts.
@@ -229,7 +258,7 @@ char **proxy_environment(const kp_spec &spec, uint16_t port, char *const *host)
     char number[8];
     snprintf(number, sizeof number, "%u", port);
     entries.set(spec.port_env, number);
-    add_list(entries, inherited);
+    add_inherited(entries, inherited, port);
     entries.merge();
     return entries.build();
 }

@@ -130,6 +130,204 @@ static void another_variable_carries_the_port(void **state)
     assert_int_equal(lines_starting("env " KP_PORT_ENV "="), 0);
 }
 
+/* What tells a host alone of itself. */
+static const char *const hosts_alone[] = {"NOTIFY_SOCKET",  "WATCHDOG_USEC",  "WATCHDOG_PID",
+                                          "LISTEN_FDS",     "LISTEN_PID",     "LISTEN_FDNAMES",
+                                          "LISTEN_PIDFDID", "NODE_CHANNEL_FD"};
+enum { HOSTS_ALONE = sizeof hosts_alone / sizeof *hosts_alone };
+
+static void tell_the_host(void)
+{
+    for (size_t i = 0; i < HOSTS_ALONE; i++)
+        setenv(hosts_alone[i], "host", 1);
+    setenv("LISTEN_FD", "host", 1);
+    setenv("NOTIFY_SOCKETS", "host", 1);
+    setenv("notify_socket", "host", 1);
+}
+
+static void forget_what_was_told(void)
+{
+    for (size_t i = 0; i < HOSTS_ALONE; i++)
+        unsetenv(hosts_alone[i]);
+    unsetenv("LISTEN_FD");
+    unsetenv("NOTIFY_SOCKETS");
+    unsetenv("notify_socket");
+}
+
+static void what_speaks_of_the_host_alone_stays_with_it(void **state)
+{
+    struct scene *scene = *state;
+    char start[64];
+    tell_the_host();
+    read_report(scene, "environ", defaults());
+    forget_what_was_told();
+    for (size_t i = 0; i < HOSTS_ALONE; i++) {
+        snprintf(start, sizeof start, "env %s=", hosts_alone[i]);
+        assert_int_equal(lines_starting(start), 0);
+    }
+    assert_variable("LISTEN_FD", "host");
+    assert_variable("NOTIFY_SOCKETS", "host");
+    assert_variable("notify_socket", "host");
+}
+
+/* What the host starts behind the proxy is its own affair. */
+static void its_children_may_have_it(void **state)
+{
+    struct scene *scene = *state;
+    char *const *base = WORDS("NOTIFY_SOCKET=host");
+    get_ready(scene, spec_for(FIXTURE("serve")));
+    char **env = kp_env_new(scene->proxy, base);
+    size_t found = 0;
+    for (size_t i = 0; env[i] != NULL; i++)
+        found += strcmp(env[i], base[0]) == 0;
+    kp_env_free(env);
+    assert_int_equal(found, 1);
+}
+
+static void the_spec_may_tell_the_proxy_all_the_same(void **state)
+{
+    struct scene *scene = *state;
+    char url[64];
+    kp_spec spec = defaults();
+    spec.port = free_port();
+    snprintf(url, sizeof url, "HTTP_PROXY=http://127.0.0.1:%u", spec.port);
+    spec.env = WORDS("NOTIFY_SOCKET=spec", url);
+    tell_the_host();
+    read_report(scene, "environ", spec);
+    forget_what_was_told();
+    assert_variable("NOTIFY_SOCKET", "spec");
+    assert_variable("HTTP_PROXY", strchr(url, '=') + 1);
+}
+
+/* Variables of the host's; a '*' is the proxy's own port. */
+static const char *const to_itself[] = {
+    "HTTP_PROXY=http://127.0.0.1:*",
+    "http_proxy=http://127.0.0.1:*/",
+    "HTTPS_PROXY=http://localhost:*",
+    "https_proxy=https://LocalHost:*/a/path",
+    "ALL_PROXY=socks5h://[::1]:*",
+    "all_proxy=127.0.0.1:*",
+    "FTP_PROXY=localhost:*",
+    "ftp_proxy=http://user:password@127.0.0.1:*",
+    "npm_config_https_proxy=http://user@127.1.2.3:*?query",
+    "NPM_CONFIG_PROXY=http://u:p@ss@0.0.0.0:*#fragment",
+    "YARN_HTTP_PROXY=http://[::]:*",
+    "Cargo_Http_Proxy=HTTP://[::FFFF:127.0.0.1]:*",
+    "RSYNC_PROXY=::1:*",
+    "grpc_proxy=http://:*",
+    "ws_proxy=http://127.0.0.1:0*",
+};
+static const char *const elsewhere[] = {
+    "HTTP_PROXY=http://127.0.0.1:1",
+    "http_proxy=http://127.0.0.1",
+    "HTTPS_PROXY=http://proxy.example:*",
+    "https_proxy=http://10.0.0.1:*",
+    "ALL_PROXY=http://127.0.0.1.example:*",
+    "all_proxy=http://localhost.example:*",
+    "FTP_PROXY=http://127.0.0.1:*1",
+    "ftp_proxy=http://127.0.0.1:x*",
+    "Ftp_Proxy=http://127.0.0.1:-*",
+    "PIP_PROXY=http://127.0.0.1:",
+    "grpc_proxy=",
+    "ws_proxy=http://[::1]",
+    "wss_proxy=http://[::2]:*",
+    "rsync_proxy=http://127.0.0.1:9@proxy.example:*",
+    "socks_proxy=http://127.0.0.1:99999999999*",
+    "NO_PROXY=127.0.0.1:*",
+    "no_grpc_proxy=127.0.0.1:*",
+    "YARN_NO_PROXY=127.0.0.1:*",
+    "PROXY_URL=http://127.0.0.1:*",
+    "PROXY=http://127.0.0.1:*",
+};
+
+/* NAME=value, with the port. */
+static const char *with_port(const char *variable, uint16_t port)
+{
+    static char text[256];
+    const char *star = strchr(variable, '*');
+    if (star == NULL)
+        return variable;
+    snprintf(text, sizeof text, "%.*s%u%s", (int)(star - variable), variable, port, star + 1);
+    return text;
+}
+
+/* Starts a proxy on this port in a host that has just these variables, and reads its report. */
+static void report_beside(struct scene *scene, uint16_t port, const char *const *list, size_t count)
+{
+    static char text[32][256];
+    static char *env[33];
+    char **kept = environ;
+    kp_spec spec = defaults();
+    assert_true(count < 32);
+    for (size_t i = 0; i < count; i++)
+        env[i] = strcpy(text[i], with_port(list[i], port));
+    env[count] = NULL;
+    spec.port = port;
+    environ = env;
+    const char *path = scene_path(scene, "report");
+    spec.argv = FIXTURE("environ", path);
+    kp_result result = kp_spawn(&spec, &scene->proxy, &scene->error);
+    environ = kept;
+    assert_result(KP_OK, result);
+    assert_true(file_read(path, report, sizeof report) > 0);
+}
+
+static void no_proxy_is_sent_to_itself(void **state)
+{
+    struct scene *scene = *state;
+    size_t count = sizeof to_itself / sizeof *to_itself;
+    report_beside(scene, free_port(), to_itself, count);
+    for (size_t i = 0; i < count; i++) {
+        char line[256];
+        snprintf(line, sizeof line, "env %.*s=", (int)strcspn(to_itself[i], "="), to_itself[i]);
+        if (lines_starting(line) != 0)
+            fail_msg("%s is left", to_itself[i]);
+    }
+    assert_int_equal(lines_starting("env "), 1); /* its port */
+}
+
+/* To another proxy, such as that of a kp-run around this host. */
+static void it_is_sent_on_to_others(void **state)
+{
+    struct scene *scene = *state;
+    uint16_t port = free_port();
+    size_t count = sizeof elsewhere / sizeof *elsewhere;
+    report_beside(scene, port, elsewhere, count);
+    for (size_t i = 0; i < count; i++) {
+        char line[300];
+        snprintf(line, sizeof line, "env %s", with_port(elsewhere[i], port));
+        if (lines_equal(line) != 1)
+            fail_msg("%s is gone", elsewhere[i]);
+    }
+    assert_int_equal(lines_starting("env "), (int)count + 1);
+}
+
+/* Of two with one name the first is what programs see: the second does not take its place. */
+static void nor_to_what_the_first_of_two_has_hidden(void **state)
+{
+    struct scene *scene = *state;
+    static const char *const both[] = {"HTTP_PROXY=http://127.0.0.1:*",
+                                       "HTTP_PROXY=http://proxy.example:1"};
+    report_beside(scene, free_port(), both, 2);
+    assert_int_equal(lines_starting("env HTTP_PROXY="), 0);
+}
+
+static void a_restart_is_not_sent_to_itself_either(void **state)
+{
+    struct scene *scene = *state;
+    const char *path = scene_path(scene, "report");
+    get_ready(scene, spec_for(FIXTURE("environ", path)));
+    kp_handle_stop(scene->proxy, -1);
+    get_exited(scene);
+    setenv("HTTPS_PROXY", kp_handle_url(scene->proxy), 1);
+    kp_result result = kp_handle_restart(scene->proxy, &scene->error);
+    unsetenv("HTTPS_PROXY");
+    assert_result(KP_OK, result);
+    assert_result(KP_OK, reach(scene, KP_STATE_READY));
+    file_read(path, report, sizeof report);
+    assert_int_equal(lines_starting("env HTTPS_PROXY="), 0);
+}
+
 /* ---- Program and folder -------------------------------------------------- */
 
 static void the_folder_is_the_specs(void **state)
@@ -475,6 +673,13 @@ int main(void)
         TEST(the_port_beats_an_inherited_one),
         TEST(a_clear_environment_holds_two_things),
         TEST(another_variable_carries_the_port),
+        TEST(what_speaks_of_the_host_alone_stays_with_it),
+        TEST(its_children_may_have_it),
+        TEST(the_spec_may_tell_the_proxy_all_the_same),
+        TEST(no_proxy_is_sent_to_itself),
+        TEST(it_is_sent_on_to_others),
+        TEST(nor_to_what_the_first_of_two_has_hidden),
+        TEST(a_restart_is_not_sent_to_itself_either),
         TEST(the_folder_is_the_specs),
         TEST(the_folder_is_the_hosts),
         TEST(a_name_with_a_slash_counts_from_the_folder),

@@ -180,9 +180,10 @@ typedef struct kp_spec {
     char *const *argv; /* program, arguments, NULL; not empty (with KP_SPEC_ATTACH: NULL or empty).
                           A program without a slash is looked up in the host's PATH; one with a
                           slash counts from cwd */
-    char *const *env;  /* "NAME=value" for the proxy alone, over the host's environment;
-                          NULL-terminated; NULL: none. The last of two with one name
-                          counts. Setting the port variable is KP_ERR_INVALID */
+    char *const *env;  /* "NAME=value" for the proxy alone, over the host's environment (without
+                          what concerns the host alone: kp(7) has the list); NULL-terminated;
+                          NULL: none. The last of two with one name counts. Setting the port
+                          variable is KP_ERR_INVALID */
     const char *cwd;   /* directory that the proxy starts in; NULL: the host's */
     const char *ca_bundle;       /* PEM file that the children are to trust: the system's roots and
                                     the proxy's own (many clients replace theirs by it). Not opened

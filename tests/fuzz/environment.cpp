@@ -6,6 +6,7 @@
 #include "spec.h"
 #include <algorithm>
 #include <map>
+#include <set>
 
 using namespace fuzz;
 
@@ -66,7 +67,71 @@ constexpr const char *kRemovedWithBundle[] = {
     "AWS_CA_BUNDLE",     "CARGO_HTTP_CAINFO", "COMPOSER_CAFILE",   "NPM_CONFIG_CAFILE",
     "npm_config_cafile", "GIT_SSL_CAINFO",    "HTTPLIB2_CA_CERTS", "PIP_CERT"};
 
+// What the proxy does not inherit ("The proxy's own environment"), whatever its value is.
+constexpr const char *kHostsAlone[] = {"NOTIFY_SOCKET",  "WATCHDOG_USEC",  "WATCHDOG_PID",
+                                       "LISTEN_FDS",     "LISTEN_PID",     "LISTEN_FDNAMES",
+                                       "LISTEN_PIDFDID", "NODE_CHANNEL_FD"};
+
+bool starts_with(const std::string &text, const std::string &start)
+{
+    return text.compare(0, start.size(), start) == 0;
+}
+
+bool ends_with(const std::string &text, const std::string &end)
+{
+    return text.size() >= end.size() &&
+           text.compare(text.size() - end.size(), end.size(), end) == 0;
+}
+
+bool is_this_machine(std::string host)
+{
+    if (starts_with(host, "[") && ends_with(host, "]"))
+        host = host.substr(1, host.size() - 2);
+    if (starts_with(host, "::ffff:"))
+        host.erase(0, 7);
+    static const std::set<std::string> kNames = {"localhost", "::1", "0.0.0.0", "::", ""};
+    bool is_numeric = host.find_first_not_of("0123456789.") == std::string::npos;
+    return kNames.count(host) != 0 || (starts_with(host, "127.") && is_numeric);
+}
+
+bool is_port(std::string digits, uint16_t port)
+{
+    if (digits.empty() || digits.find_first_not_of("0123456789") != std::string::npos)
+        return false;
+    digits.erase(0, std::min(digits.find_first_not_of('0'), digits.size() - 1));
+    return digits == std::to_string(port);
+}
+
+// Nor the variable of a proxy's that is this one.
+bool leads_to(const std::string &name, std::string value, uint16_t port)
+{
+    if (!ends_with(name, "_proxy") || ends_with(name, "_no_proxy") || starts_with(name, "no_"))
+        return false;
+    size_t scheme_end = value.find("://");
+    if (scheme_end != std::string::npos)
+        value.erase(0, scheme_end + 3);
+    value = value.substr(0, value.find_first_of("/?#"));
+    value.erase(0, value.rfind('@') + 1);
+    size_t colon = value.rfind(':');
+    return colon != std::string::npos && is_this_machine(value.substr(0, colon)) &&
+           is_port(value.substr(colon + 1), port);
+}
+
+std::string lower(std::string text)
+{
+    for (char &byte : text)
+        byte = byte >= 'A' && byte <= 'Z' ? static_cast<char>(byte - 'A' + 'a') : byte;
+    return text;
+}
+
 // ---- the reference: a map of the variables, and what is none
+
+// What it is sorted by: a name, or the whole of what has none.
+std::string key_of(const std::string &text)
+{
+    size_t equals = text.find('=');
+    return equals == 0 ? text : text.substr(0, equals);
+}
 
 struct Expected {
     std::map<std::string, std::string> variables;
@@ -95,6 +160,20 @@ struct Expected {
                 variables.emplace(text.substr(0, equals), text.substr(equals + 1));
         }
     }
+    // What is hidden hides those of its name that come after it.
+    void add_inherited(const Texts &texts, uint16_t port)
+    {
+        std::set<std::string> hidden(std::begin(kHostsAlone), std::end(kHostsAlone));
+        for (const std::string &text : texts) {
+            std::string name = key_of(text);
+            bool is_variable = name.size() < text.size();
+            if (is_variable && variables.count(name) == 0 &&
+                leads_to(lower(name), lower(text.substr(name.size() + 1)), port))
+                hidden.insert(name);
+            if (!is_variable || hidden.count(name) == 0)
+                add({text});
+        }
+    }
     Texts sorted() const
     {
         Texts texts = oddities;
@@ -104,13 +183,6 @@ struct Expected {
         return texts;
     }
 };
-
-// What it is sorted by: a name, or the whole of what has none.
-std::string key_of(const std::string &text)
-{
-    size_t equals = text.find('=');
-    return equals == 0 ? text : text.substr(0, equals);
-}
 
 // Complains of the first that is not.
 void check_order(const Texts &texts)
@@ -172,7 +244,7 @@ void check_proxy_environment(const Model &model, const kp_spec &spec)
     expected.variables[spec.port_env] = std::to_string(model.port);
     expected.add(Texts(model.env.rbegin(), model.env.rend())); // there the last counts
     if ((model.flags & KP_SPEC_CLEAR_ENV) == 0)
-        expected.add(model.base);
+        expected.add_inherited(model.base, model.port);
     check_twice(expected, model.base,
                 [&](char *const *host) { return kpi::proxy_environment(spec, model.port, host); });
 }

@@ -286,6 +286,29 @@ class Proxy(TestCase):
         self.assertTrue(of_the_log)
         self.assertFalse([each for each in of_the_log if each & os.O_NONBLOCK])
 
+    def test_is_not_told_what_concerns_kp_run_alone(self):
+        port = str(free_port())
+        told = {"PATH": os.environ["PATH"], "NOTIFY_SOCKET": "/run/notify", "LISTEN_FDS": "1",
+                "HTTPS_PROXY": f"http://127.0.0.1:{port}", "http_proxy": "http://127.0.0.1:1"}
+        proxy = f"env -0 >{shlex.quote(self.path('env'))}; {self.fixture('serve')}"
+        done = self.run_it("-p", port, proxy, "--", "env", "-0", env=told)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertEqual(told.keys() & variables(self.read("env")).keys(), {"PATH", "http_proxy"})
+        command = variables(done.stdout)
+        self.assertEqual((command["NOTIFY_SOCKET"], command["LISTEN_FDS"]), ("/run/notify", "1"))
+
+    def test_goes_through_the_proxy_of_a_kp_run_around(self):
+        proxy = f"env -0 >{shlex.quote(self.path('env'))}; {self.fixture('serve')}"
+        done = self.run_it(self.fixture("serve"), "--",
+                           "sh", "-c", 'echo "$HTTPS_PROXY"; exec "$0" "$@"',
+                           KP_RUN, proxy, "--", "sh", "-c", 'echo "$HTTPS_PROXY"')
+        self.assertEqual(done.returncode, 0, done.stderr)
+        outer, inner = done.stdout.split()
+        seen = variables(self.read("env"))
+        self.assertEqual(seen["HTTPS_PROXY"], outer)
+        self.assertEqual("http://127.0.0.1:" + seen["KODA_PROXY_PORT"], inner)
+        self.assertNotEqual(outer, inner)
+
     def test_failed_start_is_told_and_ignored_where_that_is_asked_for(self):
         environment = {"PATH": os.environ["PATH"], "HTTPS_PROXY": "http://other:1", "B": "2"}
         done = self.run_it("--fail-open", self.fixture("exit", "3"), "--", "env", "-0",

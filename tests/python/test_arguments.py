@@ -177,6 +177,18 @@ class Effects(support.TestCase):
         self.addCleanup(os.environ.pop, "KP_TEST_NAME")
         self.assertEqual(self.facts()["env"]["KP_TEST_NAME"], "value")
 
+    def test_what_speaks_of_the_host_alone_is_not_the_proxys(self):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+        told = {"NOTIFY_SOCKET": "/run/notify", "LISTEN_FDS": "1", "WATCHDOG_USEC": "1000",
+                "HTTPS_PROXY": f"http://localhost:{port}/", "http_proxy": "http://other:1"}
+        with mock.patch.dict(os.environ, told):
+            env = self.facts(port=port)["env"]
+            own = self.facts(port=port, env={"NOTIFY_SOCKET": "/run/own"})["env"]
+            self.assertIn("NOTIFY_SOCKET", kp.env())
+        self.assertEqual(told.keys() & env.keys(), {"http_proxy"})
+        self.assertEqual(own["NOTIFY_SOCKET"], "/run/own")
+
     def test_cwd(self):
         folder = os.path.realpath(self.folder())
         self.assertEqual(self.facts(cwd=pathlib.Path(folder))["cwd"], folder)

@@ -141,7 +141,8 @@ def spawn(
     port: the port on 127.0.0.1; None or 0: one that the kernel chooses.
     startup_timeout: seconds that the proxy has to begin to listen; None: 5.
     stop_grace: seconds from SIGTERM to SIGKILL; None: 2.
-    env: variables for the proxy alone, over the host's environment.
+    env: variables for the proxy alone, over the host's environment (without what concerns
+        the host alone, such as NOTIFY_SOCKET).
     clear_env: the proxy gets only `env` and its port, not the host's environment.
     cwd: the folder that the proxy starts in; None: the host's.
     log: a file, or its descriptor, for the proxy's output; None: the host's standard
