@@ -256,6 +256,14 @@ void kp_handle_free(kp_handle *handle)
     destroy(handle);
 }
 
+// Async-signal-safe: the generation that tells a child is read from a page that is there since the
+// handle was made.
+void kp_handle_detach(kp_handle *handle)
+{
+    if (handle != nullptr && handle->is_foreign())
+        handle->let_go();
+}
+
 char **kp_env_new(const kp_handle *handle, char *const base[])
 {
     char *const *under = base == nullptr ? sys::environment() : base;

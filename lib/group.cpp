@@ -465,6 +465,17 @@ void Group::reap()
     guard_.reap();
 }
 
+void Group::let_go()
+{
+    pipe_.reset();
+    guard_.close();
+    proxy_.close();
+    outsider_.end.reset();
+    follower_.end.reset();
+    for (sys::Process &member : members_)
+        member.end.reset();
+}
+
 void Group::close()
 {
     unwatch(proxy_, proxy_watched_);

@@ -59,6 +59,9 @@ class Group {
     void close();
     void reap();
 
+    // In a forked child: only closes.
+    void let_go();
+
     // What to wait for; by_clock: and what no descriptor tells.
     static constexpr size_t kMaxWatches = 19;
     size_t watches(sys::Watch *list) const;

@@ -420,6 +420,16 @@ void kp_handle::become_exited()
     set_due(Deadline::never());
 }
 
+// The poller first: what is closed then takes nothing from what the parent's goes on watching.
+void kp_handle::let_go()
+{
+    poller_ = sys::Poller();
+    probe_.let_go();
+    group_.let_go();
+    port_.let_go();
+    log_.let_go();
+}
+
 // ---- wait
 
 // When to look at what no descriptor tells.

@@ -30,6 +30,10 @@ struct kp_handle {
     void stop(int64_t grace);
     void reap() { group_.reap(); }
 
+    // In a forked child: closes its copies of all that it shares with the parent, and does nothing
+    // else, so also where a fork of a host with threads leaves nothing else. What is known stays.
+    void let_go();
+
     int fd();
     int64_t timeout() const;
 

@@ -17,6 +17,8 @@ class Log {
     // its output non-blocking would do that to the host's, too.
     int target(Fd &own) const;
 
+    void let_go() { copy_.reset(); }
+
     // What was printed before is not the coming proxy's.
     void mark();
 

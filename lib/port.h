@@ -23,6 +23,8 @@ class Port {
     // Nobody binds it until it is opened again.
     void shut();
 
+    void let_go() { reservation_.reset(); }
+
   private:
     uint16_t number_ = 0;
     Fd reservation_;

@@ -42,6 +42,7 @@ class Probe {
     const char *text() const { return status_line_.text(); }
 
     void close();
+    void let_go() { socket_.reset(); }
 
   private:
     enum class Phase { Idle, Connecting, Asking };

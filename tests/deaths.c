@@ -282,6 +282,35 @@ static void a_worker_that_lives_keeps_the_proxy(void **state)
     assert_nobody_is_left();
 }
 
+static kp_handle *of_this_host;
+
+static void let_go(void)
+{
+    kp_handle_detach(of_this_host);
+}
+
+static void let_workers_go(kp_handle *proxy)
+{
+    of_this_host = proxy;
+    CHECK(pthread_atfork(NULL, NULL, let_go) == 0);
+}
+
+/* As a prefork server does it. */
+static void one_that_has_let_go_does_not(void **state)
+{
+    (void)state;
+    struct plan plan = {.spec = guarded(FIXTURE("serve"), GRACE_MS),
+                        .at_once = let_workers_go,
+                        .ready = true,
+                        .forks = true};
+    struct host host = host_start(&plan);
+    host_kill(&host);
+    assert_true(eventually_gone(host.proxy));
+    assert_true(process_lives(host.worker));
+    kill(host.worker, SIGKILL);
+    assert_nobody_is_left();
+}
+
 static void fork_the_host(void)
 {
     pid_t parent = getpid(), pid = fork();
@@ -393,6 +422,7 @@ int main(void)
         MORTAL(a_host_that_closes_all_its_descriptors),
         MORTAL(a_stopped_host_is_killed),
         MORTAL(a_worker_that_lives_keeps_the_proxy),
+        MORTAL(one_that_has_let_go_does_not),
         MORTAL(the_grandchild_of_a_host),
         MORTAL(the_proxy_has_its_grace),
         MORTAL(a_stopped_proxy_ends_too),

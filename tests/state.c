@@ -496,6 +496,7 @@ static void no_handle_can_be_looked_at(void **state)
     assert_int_equal(kp_handle_exit_status(NULL, NULL, NULL), 0);
     assert_int_equal(kp_handle_fd(NULL), -1);
     assert_true(kp_handle_timeout_ns(NULL) == -1);
+    kp_handle_detach(NULL);
     kp_handle_free(NULL);
 }
 

@@ -44,16 +44,17 @@
  *   frees the handle. What reads the host's environment (starting, restarting,
  *   kp_env_new with a NULL base) must not run beside a setenv() of the host's,
  *   like getenv(). The library starts no thread and installs no signal handler.
- *   No function is async-signal-safe. A thread can be cancelled (pthread_cancel)
- *   where kp_spawn() and kp_handle_wait() sleep, and nowhere else: what kp_spawn()
- *   has started is ended first, a handle that was waited for stays as it is.
+ *   None is async-signal-safe but kp_handle_detach(). A thread can be cancelled
+ *   (pthread_cancel) where kp_spawn() and kp_handle_wait() sleep, and nowhere else:
+ *   what kp_spawn() has started is ended first, a handle that was waited for stays
+ *   as it is.
  *
  * Fork. After fork() the child has a copy of each handle. It may free that (which
- *   closes and releases, and leaves the proxy alone), look at it, and call
+ *   closes and releases, and leaves the proxy alone), detach it, look at it, and call
  *   kp_env_new(); everything else returns KP_ERR_FORKED. A worker that never
- *   calls exec should free its copies: it holds the guard's pipe too, and the
- *   guard acts only when the last holder is gone. Forking while another thread
- *   is inside the library is as safe as forking inside malloc().
+ *   calls exec should do one of the first two: it holds the guard's pipe too, and the
+ *   guard acts only when the last holder is gone; the log and the port, too. Forking
+ *   while another thread is inside the library is as safe as forking inside malloc().
  *
  * The host's other children. The proxy and its guard are children of the host. A
  *   host that waits for any child sees them turn up there and ignores pids that
@@ -345,6 +346,17 @@ KP_API kp_result kp_handle_restart(kp_handle *handle, kp_error *error);
  * everything. NULL is fine. After fork(), in the child, it releases and leaves the
  * proxy alone. */
 KP_API void kp_handle_free(kp_handle *handle);
+
+/* In a forked child: closes its copies of the guard's pipe, the port's reservation, the
+ * log and the loop's descriptor. So a worker that lives on without exec keeps neither the
+ * proxy of a killed host alive, nor the port taken, nor the log's reader waiting, once the
+ * parent is gone or has freed the handle. What can be looked at stays, kp_env_new() too,
+ * and the copy may still be freed. It does nothing but close, so it can be called from
+ * pthread_atfork()'s child handler and is async-signal-safe; a child that closes descriptors
+ * by their numbers does so after it. In the process that made the handle, for NULL and a
+ * second time it does nothing. A host that becomes a daemon by fork() after the start, and
+ * is to keep its proxy, must not call it: the guard would take its parent's exit for its own. */
+KP_API void kp_handle_detach(kp_handle *handle);
 
 /* ---- 7. Tell the children ----------------------------------------------- */
 

@@ -292,6 +292,9 @@ class Proxy {
         return kp_handle_stop(get(), detail::call_ms(grace));
     }
 
+    /* In a forked child: kp_handle_detach(). */
+    void detach() noexcept { kp_handle_detach(get()); }
+
     [[nodiscard]] kp_result try_restart(kp_error &error) noexcept
     {
         return kp_handle_restart(get(), &error);

@@ -30,11 +30,14 @@ class Fd {
         number_ = -1;
         return number;
     }
+    // Forgets the number before it closes it: a child that another thread forks in between closes
+    // it too late or not at all, but nobody else's in its place.
     void reset(int number = -1)
     {
-        if (number_ >= 0)
-            sys::close_fd(number_);
+        int old = number_;
         number_ = number;
+        if (old >= 0)
+            sys::close_fd(old);
     }
 
   private:

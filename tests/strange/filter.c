@@ -32,6 +32,27 @@ static void add(struct sock_filter *code, const struct refusal *refusal)
     memcpy(code, steps, sizeof steps);
 }
 
+static void install(struct sock_filter *code, size_t size)
+{
+    struct sock_fprog filter = {(unsigned short)size, code};
+    CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+    CHECK(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0);
+}
+
+void permit(const long *calls, size_t count)
+{
+    struct sock_filter code[2 * MOST + 2] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr))};
+    struct sock_filter *next = code + 1;
+    CHECK(count <= MOST);
+    for (size_t i = 0; i < count; i++) {
+        *next++ = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)calls[i], 0, 1);
+        *next++ = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, (uint32_t)SECCOMP_RET_ALLOW);
+    }
+    *next++ = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, (uint32_t)SECCOMP_RET_KILL_PROCESS);
+    install(code, (size_t)(next - code));
+}
+
 void refuse(const struct refusal *list, size_t count)
 {
     struct sock_filter code[MOST * STEPS + 1];
@@ -40,7 +61,5 @@ void refuse(const struct refusal *list, size_t count)
         add(code + i * STEPS, &list[i]);
     code[count * STEPS] =
         (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, (uint32_t)SECCOMP_RET_ALLOW);
-    struct sock_fprog filter = {(unsigned short)(count * STEPS + 1), code};
-    CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
-    CHECK(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0);
+    install(code, count * STEPS + 1);
 }

@@ -17,6 +17,9 @@ struct refusal {
 /* For this process and those that it starts, for ever. Without privileges too. */
 void refuse(const struct refusal *list, size_t count);
 
+/* Whatever else this process calls kills it. */
+void permit(const long *calls, size_t count);
+
 /* As kernels before 6.9 answer. */
 extern const struct refusal refuse_group_signals;
 

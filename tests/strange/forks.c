@@ -3,11 +3,13 @@
  * Hosts that fork workers, which never call exec and hold a copy of everything. Whoever frees
  * first, the parent's proxy lives its life, and ends with it.
  */
+#include "filter.h"
 #include "life.h"
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -323,6 +325,29 @@ static void the_last_copy_holds_the_proxy(void **state)
     run_host(free_the_last_copy, *state, __func__);
 }
 
+/* ---- Where fork() leaves nothing else ---------------------------------------------------- */
+
+/* All else may be the lock of a thread that is not there any more. */
+static void detach_where_only_closing_is_possible(struct scene *scene)
+{
+    const long calls[] = {SYS_close, SYS_exit_group};
+    permit(calls, sizeof calls / sizeof *calls);
+    kp_handle_detach(scene->proxy);
+    syscall(SYS_exit_group, 0);
+}
+
+static void detaching_only_closes(void **state)
+{
+    struct scene *scene = *state;
+    assert_result(KP_OK, start(scene, spec_for(FIXTURE("late", "100"))));
+    assert_true(kp_handle_fd(scene->proxy) >= 0);
+    assert_int_equal(in_child(detach_where_only_closing_is_possible, scene), 0);
+    assert_result(KP_OK, kp_handle_wait(scene->proxy, KP_STATE_READY, PATIENCE_MS, NULL));
+    assert_int_equal(in_child(detach_where_only_closing_is_possible, scene), 0);
+    stop(scene);
+    assert_int_equal(in_child(detach_where_only_closing_is_possible, scene), 0);
+}
+
 int main(void)
 {
     static const struct CMUnitTest own[] = {
@@ -335,6 +360,8 @@ int main(void)
         EACH_WAY(both_free_at_once),
         EACH_WAY(many_children_free_at_once),
         TEST(the_last_copy_holds_the_proxy),
+        TEST_WAY(detaching_only_closes, "guard", &ways[1]),
+        TEST_WAY(detaching_only_closes, "no guard", &ways[3]),
         TEST_WAY(copies_of_what_has_ended_wake_nobody, "guard", &ways[1]),
         TEST_WAY(copies_of_what_has_ended_wake_nobody, "no guard", &ways[3]),
     };

@@ -22,7 +22,7 @@ std::string seen_argv, seen_env;
 std::string seen_cwd, seen_ca_bundle, seen_no_proxy, seen_port_env;
 
 kp_result answer;
-int freed, freed_env;
+int freed, detached, freed_env;
 kp_state seen_until;
 int seen_ms;
 std::int64_t timeout_ns;
@@ -146,6 +146,11 @@ void kp_handle_free(kp_handle *handle)
     freed += handle == some_handle;
 }
 
+void kp_handle_detach(kp_handle *handle)
+{
+    detached += handle == some_handle;
+}
+
 char **kp_env_new(const kp_handle *, char *const base[])
 {
     return no_memory || base == nullptr ? nullptr : some_env;
@@ -160,7 +165,7 @@ namespace {
 
 void forget()
 {
-    started = freed = freed_env = exited = 0;
+    started = freed = detached = freed_env = exited = 0;
     answer = KP_OK;
     no_memory = false;
 }
@@ -357,6 +362,17 @@ void a_handle_is_freed_once()
     CHECK(freed == 1);
 }
 
+void a_handle_is_detached_and_kept()
+{
+    static_assert(noexcept(kp::Proxy().detach()), "for pthread_atfork()");
+    kp::Proxy proxy(some_handle);
+    proxy.detach();
+    CHECK(detached == 1 && freed == 0);
+    CHECK(proxy.get() == some_handle);
+    kp::Proxy().detach();
+    CHECK(detached == 1);
+}
+
 void looks()
 {
     kp::Proxy proxy(some_handle);
@@ -455,6 +471,7 @@ const Case cases[] = {
     {"descriptor 0 is not the default", afresh<descriptor_zero_is_not_the_default>},
     {"failures are told", afresh<failures_are_told>},
     {"a handle is freed once", afresh<a_handle_is_freed_once>},
+    {"a handle is detached and kept", afresh<a_handle_is_detached_and_kept>},
     {"what is looked at", afresh<looks>},
     {"an environment is freed once", afresh<an_environment_is_freed_once>},
 #ifdef __cpp_exceptions

@@ -40,8 +40,10 @@ Rules that hold throughout:
 * Durations are seconds, rounded up to whole milliseconds; None is the default.
 * A proxy belongs to one thread at a time, an asynchronous one to its loop's thread; but
   `port`, `url` and `env()` may be used from any thread while nobody closes it.
-* After `os.fork()` the child may look at its copy of a proxy and make environments with
-  it. Whatever the child does, closing and collecting included, leaves the proxy alone.
+* After `os.fork()`, and so in the workers of multiprocessing, the child may look at its
+  copy of a proxy and make environments with it. Whatever the child does, closing and
+  collecting included, leaves the proxy alone, and its living on does not keep the proxy of
+  a killed parent alive. A host that forks to become a daemon does so before the start.
 * A proxy that was not closed is stopped when it is collected, and when Python exits.
 """
 

@@ -52,12 +52,29 @@ def _abandon(handle: _ffi.Handle, owner: int) -> None:
         warnings.warn(words, ResourceWarning, stacklevel=3)
 
 
+_proxies: weakref.WeakSet[BaseProxy] = weakref.WeakSet()
+
+
+def _let_go() -> None:
+    """In a forked child: it keeps neither the proxy of a killed parent alive, nor the port and
+    the log of one that has closed it.
+
+    Nothing here waits for another thread, of which the child has none.
+    """
+    for proxy in list(_proxies):
+        lib.kp_handle_detach(proxy._handle)
+
+
+os.register_at_fork(after_in_child=_let_go)
+
+
 class BaseProxy:
     """What `Proxy` and `AsyncProxy` have in common; not made by hosts."""
 
     def __init__(self, spec: _spec.Spec) -> None:
         self._spec = spec
         self._handle = _ffi.Handle()
+        _proxies.add(self)
         # Before there is anything to free, so that a Ctrl-C finds no gap. It does not
         # refer to self, runs at exit too, and in a forked child only releases.
         self._finalizer = weakref.finalize(self, _abandon, self._handle, os.getpid())

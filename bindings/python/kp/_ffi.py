@@ -92,6 +92,7 @@ FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "kp_handle_stop": (Result, [Handle, ctypes.c_int]),
     "kp_handle_restart": (Result, [Handle, _error_p]),
     "kp_handle_free": (None, [Handle]),
+    "kp_handle_detach": (None, [Handle]),
     "kp_env_new": (Strings, [Handle, Strings]),
     "kp_env_free": (None, [Strings]),
     "kp_result_name": (ctypes.c_char_p, [Result]),
