@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "messages.hpp"
 
+#include <csignal>
 #include <cstdio>
 #include <string>
 
@@ -27,6 +28,14 @@ void tell_failure(const kp_error &error)
     std::fprintf(stderr, "kp-run: %s\n", error.message);
     if (error.output[0] != '\0')
         std::fprintf(stderr, "kp-run: the proxy's last lines:\n%s\n", error.output);
+}
+
+void tell_stopped(const kp::Proxy &proxy, int signal)
+{
+    const bool prints = signal == SIGTTOU;
+    std::fprintf(stderr, "kp-run: proxy %ld was stopped by signal %d%s\n",
+                 static_cast<long>(proxy.pid()), signal,
+                 prints ? ": the terminal stops background output (stty tostop); use --log" : "");
 }
 
 void tell_ready(const kp::Proxy &proxy, std::chrono::nanoseconds after)

@@ -8,6 +8,8 @@
 
 void tell_failure(const kp_error &error);
 
+void tell_stopped(const kp::Proxy &proxy, int signal);
+
 /* `after`: since its start, or since it was to stop. */
 void tell_ready(const kp::Proxy &proxy, std::chrono::nanoseconds after);
 void tell_gone(const kp::Proxy &proxy, std::chrono::nanoseconds after);

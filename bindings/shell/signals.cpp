@@ -2,6 +2,7 @@
 #include "signals.hpp"
 
 #include <cerrno>
+#include <sys/prctl.h>
 #include <system_error>
 #include <unistd.h>
 
@@ -12,17 +13,25 @@ namespace {
 bool is_ignored(int number)
 {
     struct sigaction given;
-    sigaction(number, nullptr, &given);
-    return given.sa_handler == SIG_IGN;
+    return sigaction(number, nullptr, &given) != 0 || given.sa_handler == SIG_IGN;
+}
+
+bool is_fault(int number)
+{
+    for (const int fault : {SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGSEGV, SIGSYS, SIGTRAP}) {
+        if (number == fault)
+            return true;
+    }
+    return false;
 }
 
 sigset_t taken_signals()
 {
     sigset_t taken;
     sigemptyset(&taken);
-    sigaddset(&taken, SIGCHLD);
-    for (const int number : {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2}) {
-        if (!is_ignored(number))
+    for (int number = 1; number <= SIGRTMAX; number++) {
+        const bool is_libcs = number >= 32 && number < SIGRTMIN;
+        if (!is_libcs && !is_fault(number) && !is_ignored(number))
             sigaddset(&taken, number);
     }
     return taken;
@@ -55,5 +64,48 @@ Signals::~Signals()
 
 bool Signals::next(signalfd_siginfo &info)
 {
-    return read(fd_, &info, sizeof info) == static_cast<ssize_t>(sizeof info);
+    return read(fd_, &info, sizeof info) == sizeof info;
+}
+
+Default default_of(int number)
+{
+    switch (number) {
+    case SIGCHLD:
+    case SIGCONT:
+    case SIGURG:
+    case SIGWINCH:
+        return Default::ignore;
+    case SIGTSTP:
+    case SIGTTIN:
+    case SIGTTOU:
+        return Default::stop;
+    default:
+        return Default::end;
+    }
+}
+
+namespace {
+
+void let_it_act(int number)
+{
+    sigset_t one, before;
+    sigemptyset(&one);
+    sigaddset(&one, number);
+    std::raise(number);
+    sigprocmask(SIG_UNBLOCK, &one, &before);
+    sigprocmask(SIG_SETMASK, &before, nullptr);
+}
+
+} // namespace
+
+void stop_by(int number)
+{
+    let_it_act(is_ignored(number) ? SIGSTOP : number);
+}
+
+void die_of(int number)
+{
+    prctl(PR_SET_DUMPABLE, 0); /* COMMAND has left its own core, if any */
+    std::signal(number, SIG_DFL);
+    let_it_act(number);
 }

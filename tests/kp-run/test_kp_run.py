@@ -6,6 +6,7 @@ import contextlib
 import os
 import pty
 import random
+import resource
 import shlex
 import signal
 import socket
@@ -21,8 +22,11 @@ FIXTURE = os.environ["FIXTURE_PROXY"]
 OTHER_PROTOCOL = ("say", r"220 hello\r\n")  # a mode of the fixture
 PATIENCE = 20  # seconds; nothing that works comes near it
 
-FORWARDED = [signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM,
-             signal.SIGUSR1, signal.SIGUSR2]
+ENDING = [signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1,
+          signal.SIGUSR2, signal.SIGALRM, signal.SIGRTMIN]
+FORWARDED = [*ENDING, signal.SIGVTALRM, signal.SIGPROF, signal.SIGIO, signal.SIGPWR, signal.SIGPIPE,
+             signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGCONT, signal.SIGURG,
+             signal.SIGWINCH, signal.SIGRTMAX]
 
 # Says "ready" and each signal that it gets, and ends some time after the first.
 TELL_SIGNALS = (sys.executable, "-c", f"""
@@ -195,9 +199,26 @@ class Command(TestCase):
         done = self.run_it(self.fixture("serve"), "--", "sh", "-c", "exit 7")
         self.assertEqual(done.returncode, 7)
 
-    def test_signal_is_128_more(self):
-        done = self.run_it(self.fixture("serve"), "--", "sh", "-c", "kill -KILL $$")
-        self.assertEqual(done.returncode, 128 + signal.SIGKILL)
+    def test_signal_ends_kp_run_too(self):
+        for number in (signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGRTMIN + 3):
+            done = self.run_it(self.fixture("serve"), "--", "sh", "-c", f"kill -{int(number)} $$")
+            self.assertEqual(done.returncode, -number)
+
+    def test_signal_is_128_more_for_a_shell(self):
+        script = f'"$0" "$1" -- sh -c "kill -TERM \\$\\$"; exit $?'
+        done = subprocess.run(["sh", "-c", script, KP_RUN, self.fixture("serve")], check=False,
+                              stderr=subprocess.DEVNULL, timeout=PATIENCE)
+        self.assertEqual(done.returncode, 128 + signal.SIGTERM)
+
+    def test_leaves_no_second_core(self):
+        with open("/proc/sys/kernel/core_pattern", encoding="ascii") as pattern:
+            if pattern.read().startswith("|"):
+                self.skipTest("a program takes the cores here")
+        limit = resource.RLIM_INFINITY
+        done = self.run_it(self.fixture("serve"), "--", "sh", "-c", "kill -QUIT $$", cwd=self.folder,
+                           preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, (limit, limit)))
+        self.assertEqual(done.returncode, -signal.SIGQUIT)
+        self.assertLessEqual(len([name for name in os.listdir(self.folder) if "core" in name]), 1)
 
     def test_not_executable_is_126(self):
         name = self.write("data", "text\n")
@@ -643,7 +664,7 @@ class Attach(TestCase):
         with unserved_port() as port, self.running("-t", "60", "--attach", port, "--", "echo", "ran") as process:
             wait_until(lambda: blocks(process.pid, signal.SIGTERM), "it takes its signals by a descriptor")
             process.send_signal(signal.SIGTERM)
-            self.assertEqual(self.finish(process), (128 + signal.SIGTERM, "", ""))
+            self.assertEqual(self.finish(process), (-signal.SIGTERM, "", ""))
 
     def test_options_of_a_start_are_refused(self):
         for option in ("--port=80", "--port-env=A", "--grace=1", "--log=" + self.path("log"),
@@ -659,7 +680,7 @@ class Attach(TestCase):
 class Signals(TestCase):
     def test_are_passed_on_once(self):
         for number in FORWARDED:
-            with self.subTest(signal=number.name), \
+            with self.subTest(signal=number), \
                     self.running(self.fixture("serve"), "--", *TELL_SIGNALS) as process:
                 self.assertEqual(process.stdout.readline(), "ready\n")
                 process.send_signal(number)
@@ -676,7 +697,7 @@ class Signals(TestCase):
         with self.running(self.fixture("serve"), "--", "sh", "-c", script) as process:
             process.stdout.readline()
             process.send_signal(signal.SIGTERM)
-            self.assertEqual(self.finish(process)[0], 128 + signal.SIGTERM)
+            self.assertEqual(self.finish(process)[0], -signal.SIGTERM)
 
     def test_of_the_command_do_not_come_back(self):
         script = ("import os, signal, time; told = []\n"
@@ -684,6 +705,22 @@ class Signals(TestCase):
                   "os.kill(os.getppid(), signal.SIGTERM); time.sleep(0.3); print(len(told))")
         done = self.run_it(self.fixture("serve"), "--", sys.executable, "-c", script)
         self.assertEqual((done.returncode, done.stdout), (0, "0\n"))
+
+    def test_of_what_the_command_starts_do_not_come_back(self):
+        """A shell's `kill 0` reaches kp-run, too."""
+        script = "trap 'echo told' USR1; sh -c 'kill -USR1 0; exit'; sleep 0.3"
+        with self.running(self.fixture("serve"), "--", "sh", "-c", script) as process:
+            self.assertEqual(self.finish(process)[:2], (0, "told\n"))
+
+    def test_number_that_is_sent_along_goes_along(self):
+        script = ("import os, signal; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGRTMIN])\n"
+                  "os.write(1, b'ready\\n'); info = signal.sigwaitinfo([signal.SIGRTMIN])\n"
+                  "print(info.si_code)")
+        with self.running(self.fixture("serve"), "--", sys.executable, "-c", script) as process:
+            self.assertEqual(process.stdout.readline(), "ready\n")
+            subprocess.run(["/bin/kill", "-q", "7", f"-{signal.SIGRTMIN}", str(process.pid)],
+                           check=True)
+            self.assertEqual(self.finish(process), (0, "-1\n", "")) # SI_QUEUE
 
     def test_that_were_ignored_remain_so(self):
         def given():
@@ -697,13 +734,13 @@ class Signals(TestCase):
             self.assertEqual(self.finish(process), (7, "", ""))
 
     def test_end_the_start(self):
-        for number in FORWARDED:
+        for number in ENDING:
             started = len(self.proxies())
-            with self.subTest(signal=number.name), \
+            with self.subTest(signal=number), \
                     self.running("-t", "60", self.fixture("never"), "--", "echo", "ran") as process:
                 wait_until(lambda: len(self.proxies()) > started, "the proxy starts")
                 process.send_signal(number)
-                self.assertEqual(self.finish(process), (128 + number, "", ""))
+                self.assertEqual(self.finish(process), (-number, "", ""))
 
     def is_stopping(self):
         return "stopping" in self.read("told")
@@ -725,7 +762,7 @@ class Signals(TestCase):
             process.send_signal(signal.SIGTERM)
             wait_until(self.is_stopping, "the stop begins")
             process.send_signal(signal.SIGINT)
-            self.assertEqual(self.finish(process)[:2], (128 + signal.SIGTERM, ""))
+            self.assertEqual(self.finish(process)[:2], (-signal.SIGTERM, ""))
 
     @contextlib.contextmanager
     def telling_on_terminal(self):
@@ -758,7 +795,7 @@ class Signals(TestCase):
             wait_until(lambda: "got" in self.read("told"), "the terminal's signal arrives")
             os.kill(pid, signal.SIGCONT)
             self.assertEqual(self.ended(pid), 0)
-        self.assertEqual(self.read("told"), "ready\ngot 2\n")
+        self.assertEqual(self.read("told").replace("got 18\n", ""), "ready\ngot 2\n")
 
     def test_hangup_reaches_the_command(self):
         with self.telling_on_terminal() as (pid, master):
