@@ -224,6 +224,14 @@ kp_result fail_foreign(kp_error *error, const Place &place, const Stranger &stra
                 place.attached ? ", neither root's nor the host's own" : "");
 }
 
+kp_result fail_untold(kp_error *error, const Place &place)
+{
+    return make(error, KP_ERR_FOREIGN_LISTENER, 0,
+                "%s: somebody listens there, and the host is not told who (netlink and /proc are "
+                "closed to it); KP_SPEC_ANY_LISTENER accepts it",
+                Subject(place).text());
+}
+
 kp_result fail_spawn(kp_error *error, int sys_errno, const char *name, const char *cwd)
 {
     kp_result code = is_shortage(sys_errno) ? KP_ERR_SYSTEM : KP_ERR_SPAWN;

@@ -32,6 +32,7 @@ kp_result fail_forked(kp_error *error);
 
 kp_result fail_port_in_use(kp_error *error, uint16_t port, const Stranger &stranger);
 kp_result fail_foreign(kp_error *error, const Place &place, const Stranger &stranger);
+kp_result fail_untold(kp_error *error, const Place &place); // it is not known who listens
 // `cwd`: the directory that could not be entered; NULL: it was the program.
 kp_result fail_spawn(kp_error *error, int sys_errno, const char *name, const char *cwd);
 kp_result fail_guard_spawn(kp_error *error, int sys_errno);

@@ -240,6 +240,8 @@ kp_result kp_handle::verify(kp_error *error)
     bool gives_up = doubtful && !may_doubt();
     if (failed && gives_up)
         return fail(fail_system(error, verdict.sys_errno, "look for the listener's owner"), error);
+    if (verdict.whose == Verdict::Untold)
+        return fail(fail_untold(error, place()), error);
     if (verdict.whose == Verdict::Other || gives_up)
         return fail(fail_foreign(error, place(), verdict.stranger), error);
     if (!doubtful)

@@ -22,12 +22,11 @@ Stranger identify(const sys::Listener &listener)
     return stranger;
 }
 
-Verdict failed(int sys_errno)
+// An owner outside that was found before is kept.
+void set_failed(Verdict &verdict, int sys_errno)
 {
-    Verdict verdict;
     verdict.whose = Verdict::Failed;
     verdict.sys_errno = sys_errno;
-    return verdict;
 }
 
 // `kin`: NULL: the proxy was attached, and its processes aren't known.
@@ -50,8 +49,10 @@ Verdict judge_each(uint16_t port, const sys::Kin *kin)
             continue;
         sys::Owner owner = sys::Owner::Unknown;
         int result = judge(listener, kin, owner, verdict.outside);
-        if (result != 0)
-            return failed(result);
+        if (result != 0) {
+            set_failed(verdict, result);
+            return verdict;
+        }
         if (owner == sys::Owner::Other) {
             verdict.whose = Verdict::Other;
             verdict.stranger = identify(listener);
@@ -61,9 +62,9 @@ Verdict judge_each(uint16_t port, const sys::Kin *kin)
             verdict.whose = owner == sys::Owner::Kin ? Verdict::Proxy : Verdict::Unknown;
     }
     if (listeners.shortage() != 0)
-        return failed(listeners.shortage());
-    if (!listeners.is_complete())
-        verdict.whose = Verdict::Unknown;
+        set_failed(verdict, listeners.shortage());
+    else if (!listeners.is_complete())
+        verdict.whose = sys::tells_listeners() ? Verdict::Untold : Verdict::Unknown;
     return verdict;
 }
 

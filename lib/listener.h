@@ -8,12 +8,13 @@
 namespace kpi {
 
 // Nobody: no listener is there (any more). Proxy: each one that a connection to 127.0.0.1 may reach
-// is the proxy's own. Unknown: the system does not tell, and nothing speaks against it. Other: one
+// is the proxy's own. Unknown: the system does not show who holds it, and its user speaks for the
+// proxy; or it never tells who listens. Untold: it usually does, and is not allowed to. Other: one
 // is somebody else's. Doubtful: one is nobody's that can be seen. It may be of another user's
 // process, or of one that is just ending: that holds nothing any more before its sockets close.
 // Failed: the host was short of what it takes to find out.
 struct Verdict {
-    enum { Nobody, Proxy, Unknown, Doubtful, Other, Failed } whose = Nobody;
+    enum { Nobody, Proxy, Unknown, Untold, Doubtful, Other, Failed } whose = Nobody;
     int sys_errno = 0;    // Failed
     Stranger stranger;    // Doubtful and Other
     sys::Process outside; // the owner, where that has left the proxy's group

@@ -68,9 +68,12 @@
  *   it is looked up, and its socket is searched for in the proxy's process, in the
  *   others of its process group, and in its other descendants. One that is another's
  *   is KP_ERR_FOREIGN_LISTENER. Where the system does not show what a process of the
- *   proxy's holds (it runs as another user, /proc is hidden or not there, ...), the
- *   reservation and the proxy's being alive decide. It is checked once: a process of
- *   the proxy's own user that joins by SO_REUSEPORT later is not noticed.
+ *   proxy's holds (it is not dumpable, /proc is hidden or not there, ...), the listener
+ *   has to be of the host's own user or of one that the proxy runs as; a host that is
+ *   told nothing of listeners (netlink and /proc are both closed to it) gets that error,
+ *   too. Where the system never tells (-Dplatform=posix), the reservation and the
+ *   proxy's being alive decide. It is checked once: a process of the proxy's own user
+ *   that joins by SO_REUSEPORT later is not noticed.
  *
  * Attaching. With KP_SPEC_ATTACH argv is NULL or empty, port is set, and env, cwd,
  *   log_fd and all flags but PROBE_HTTP and ANY_LISTENER are not. Nothing is started,
@@ -237,7 +240,7 @@ typedef struct kp_error {
  * KP_ERR_TIMED_OUT    it runs but does not listen on the port; the message says where it
  *                     does instead, or that it is stopped
  * KP_ERR_FOREIGN_LISTENER  another process listens on the port, beside the proxy or instead
- *                     of it; the message names it
+ *                     of it; the message names it. Or the host is not told who does
  * KP_ERR_NOT_HTTP     KP_SPEC_PROBE_HTTP: it answered something else, or not in time
  * KP_ERR_STATE        Linux: the calling thread is between unshare(CLONE_NEWPID), or a setns()
  *                     like it, and fork(): its next child would be init of another namespace

@@ -51,20 +51,38 @@ bool read_uids(pid_t pid, uid_t uids[4], Means &means)
 
 } // namespace
 
-// One that runs as somebody else than the host has been root's before.
-bool may_be_of(pid_t pid, uid_t uid, Means &means)
+namespace {
+
+bool find_uids(pid_t pid, uid_t uids[4], Means &means)
 {
     Info info;
-    uid_t uids[4];
-    if (get_info(pid, info, means)) {
-        uids[0] = info.ruid, uids[1] = info.euid, uids[2] = info.suid, uids[3] = info.fsuid;
-    } else if (!read_uids(pid, uids, means)) {
-        return true;
-    }
-    for (uid_t each : uids)
-        if (each == uid)
+    if (!get_info(pid, info, means))
+        return read_uids(pid, uids, means);
+    uids[0] = info.ruid, uids[1] = info.euid, uids[2] = info.suid, uids[3] = info.fsuid;
+    return true;
+}
+
+// One that runs as somebody else than the host has been root's before.
+bool can_be_made_by(const uid_t uids[4], uid_t uid)
+{
+    for (int i = 0; i < 4; ++i)
+        if (uids[i] == uid)
             return true;
     return uid == 0 && uids[0] != getuid();
+}
+
+} // namespace
+
+bool is_of(pid_t pid, uid_t uid, Means &means)
+{
+    uid_t uids[4];
+    return find_uids(pid, uids, means) && can_be_made_by(uids, uid);
+}
+
+bool may_be_of(pid_t pid, uid_t uid, Means &means)
+{
+    uid_t uids[4];
+    return !find_uids(pid, uids, means) || can_be_made_by(uids, uid);
 }
 
 Descent::Descent(pid_t ancestor, Means &means) : ancestor_(ancestor), means_(means)

@@ -9,7 +9,9 @@
 
 namespace kpi {
 
-// Whether it can have made a socket of this user.
+// Whether it is known that it can have made a socket of this user: it runs as that by any of its
+// ids, or has been root's before. And whether it may have, as far as can be known.
+bool is_of(pid_t pid, uid_t uid, Means &means);
 bool may_be_of(pid_t pid, uid_t uid, Means &means);
 
 enum class Relation { Kin, Stranger, Unknown };

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The list of listeners, by sock_diag(7).
+#include "listeners.h"
 #include "platform/listener.h"
 #include "posix/descriptors.h"
 #include <arpa/inet.h>
@@ -15,7 +16,6 @@ namespace kpi::sys {
 
 namespace {
 
-constexpr uint32_t kListenState = 10;   // TCP_LISTEN, which two headers define, each its own way
 constexpr uint32_t kLoopbackDevice = 1; // in every network namespace
 
 struct Request {
@@ -50,9 +50,6 @@ bool is_v6_only(const char *attributes, size_t length)
     return false;
 }
 
-constexpr uint8_t kLoopbackV4[4] = {127, 0, 0, 1};
-constexpr uint8_t kAny[16] = {};
-
 void copy_address(const inet_diag_msg &message, uint8_t *address)
 {
     if (message.idiag_family == AF_INET6) {
@@ -63,29 +60,30 @@ void copy_address(const inet_diag_msg &message, uint8_t *address)
     }
 }
 
-bool is_reached(const inet_diag_msg &message, const uint8_t *address, bool v6_only)
+bool is_bound_elsewhere(const inet_diag_msg &message)
 {
-    if (message.id.idiag_if != 0 && message.id.idiag_if != kLoopbackDevice)
-        return false;
-    if (memcmp(address, kMapped, sizeof kMapped) == 0)
-        return memcmp(address + 12, kLoopbackV4, 4) == 0 || memcmp(address + 12, kAny, 4) == 0;
-    return memcmp(address, kAny, sizeof kAny) == 0 && !v6_only;
+    return message.id.idiag_if != 0 && message.id.idiag_if != kLoopbackDevice;
 }
 
 } // namespace
 
+bool tells_listeners()
+{
+    return true;
+}
+
 Listeners::Listeners(uint16_t port)
-    : socket_(lifted(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG)))
+    : port_(port), source_(lifted(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG)))
 {
     Request request = request_for(port);
-    if (!socket_ || send(socket_.get(), &request, sizeof request, 0) < 0)
+    if (!source_ || send(source_.get(), &request, sizeof request, 0) < 0)
         fail();
 }
 
 void Listeners::fail()
 {
     shortage_ = is_want(errno) ? errno : 0;
-    socket_.reset();
+    source_.reset();
 }
 
 // The kernel has the next piece ready before the last was read: there is nothing to wait for.
@@ -93,7 +91,7 @@ bool Listeners::receive()
 {
     ssize_t length;
     do
-        length = recv(socket_.get(), buffer_, sizeof buffer_, MSG_DONTWAIT);
+        length = recv(source_.get(), buffer_, sizeof buffer_, MSG_DONTWAIT);
     while (length < 0 && errno == EINTR);
     at_ = 0;
     length_ = length > 0 ? static_cast<size_t>(length) : 0;
@@ -123,7 +121,7 @@ bool Listeners::take(Listener &listener)
     listener.port = ntohs(message.id.idiag_sport);
     copy_address(message, listener.address);
     bool v6_only = is_v6_only(body + NLMSG_ALIGN(sizeof message), size - sizeof message);
-    listener.reached = is_reached(message, listener.address, v6_only);
+    listener.reached = !is_bound_elsewhere(message) && is_reached(listener.address, v6_only);
     return true;
 }
 
@@ -139,9 +137,9 @@ void Listeners::finish(size_t length)
         fail();
 }
 
-bool Listeners::next(Listener &listener)
+bool Listeners::next_message(Listener &listener)
 {
-    while (socket_) {
+    while (source_) {
         nlmsghdr header;
         if (length_ - at_ < sizeof header && !receive())
             break;
@@ -155,8 +153,15 @@ bool Listeners::next(Listener &listener)
         if (take(listener))
             return true;
     }
-    socket_.reset();
+    source_.reset();
     return false;
+}
+
+bool Listeners::next(Listener &listener)
+{
+    if (files_ == 0 && next_message(listener))
+        return true;
+    return !complete_ && shortage_ == 0 && next_line(listener);
 }
 
 } // namespace kpi::sys

@@ -29,7 +29,7 @@ class OwnerSearch {
         errno = 0;
         if (!proc_is_ours()) {
             means_.note(errno);
-            return Owner::Unknown;
+            return by_user();
         }
         if (is_held_by(kin_.proxy))
             return Owner::Kin;
@@ -38,11 +38,19 @@ class OwnerSearch {
         int error = 0;
         bool hides = hides_processes(error);
         means_.note(error);
-        return unseen_ || hides ? Owner::Unknown : Owner::Other;
+        return unseen_ || hides ? by_user() : Owner::Other;
     }
     int shortage() const { return means_.shortage(); }
 
   private:
+    // Where the holder can't be seen.
+    Owner by_user()
+    {
+        bool is_plausible =
+            claimed_ || is_own(listener_.uid) || is_of(kin_.proxy, listener_.uid, means_);
+        return is_plausible ? Owner::Unknown : Owner::Other;
+    }
+
     bool is_held_by(pid_t pid)
     {
         if (means_.is_spent()) {
@@ -50,8 +58,10 @@ class OwnerSearch {
             return false;
         }
         Holds result = holds(pid, listener_.socket, means_);
-        if (result == Holds::Unreadable && may_be_of(pid, listener_.uid, means_))
+        if (result == Holds::Unreadable && may_be_of(pid, listener_.uid, means_)) {
             unseen_ = true;
+            claimed_ = claimed_ || is_of(pid, listener_.uid, means_);
+        }
         return result == Holds::Yes;
     }
 
@@ -119,7 +129,8 @@ class OwnerSearch {
     const Listener &listener_;
     const Kin &kin_;
     Means means_;
-    bool unseen_ = false; // somebody who may be the owner can't be looked at
+    bool unseen_ = false;  // somebody who may be the owner can't be looked at
+    bool claimed_ = false; // one of them is known to be of its user
 };
 
 // ---- for messages
@@ -248,12 +259,17 @@ int64_t time_used(const Kin &kin)
 }
 
 // In a user namespace all who have no number there share one.
-bool is_trusted(uid_t uid)
+bool is_own(uid_t uid)
 {
     constexpr uid_t kNobodyKnown = 65534;
     if (uid == kNobodyKnown && !all_users_have_numbers())
         return false;
-    return uid == 0 || uid == getuid() || uid == geteuid();
+    return uid == getuid() || uid == geteuid();
+}
+
+bool is_trusted(uid_t uid)
+{
+    return uid == 0 || is_own(uid);
 }
 
 } // namespace kpi::sys

@@ -20,6 +20,9 @@ struct Listener {
     bool reached; // by a connection to 127.0.0.1:port
 };
 
+// Whether this system tells who listens at all; a host may be refused it all the same.
+bool tells_listeners();
+
 // A list of them, read piece by piece.
 class Listeners {
   public:
@@ -35,11 +38,17 @@ class Listeners {
 
   private:
     void fail();
-    void finish(size_t length);
+    bool next_message(Listener &listener);
     bool receive();
     bool take(Listener &listener);
+    void finish(size_t length);
+    bool next_line(Listener &listener);
+    bool open_file();
+    char *read_line();
 
-    Fd socket_;
+    uint16_t port_;
+    int files_ = 0; // that were opened instead of the socket
+    Fd source_;     // that socket or file
     bool complete_ = false;
     int shortage_ = 0;
     size_t length_ = 0; // of what was received
@@ -56,7 +65,8 @@ struct Kin {
 };
 
 // Finds out whose a listener is; an error number says what the host was short of for that. Unknown:
-// none of the kin can be seen to hold it, and one of them can't be seen. `outside` becomes the
+// none of the kin can be seen to hold it, one of them can't be seen, and it is of the host's own
+// user, or of one whom the proxy or a process of the kin runs as. `outside` becomes the
 // holder where that has left the group, if it has no process yet; it comes with its `end`, by which
 // it can't be mistaken, or without one where there is none to have.
 enum class Owner { Kin, Other, Unknown };
@@ -84,7 +94,8 @@ bool is_stopped(const Kin &kin);
 // For messages: how much of the processors the kin have used, in nanoseconds; -1: it can't be told.
 int64_t time_used(const Kin &kin);
 
-// Root, or the user whom the host runs as.
+// The user whom the host runs as; root, or that one.
+bool is_own(uid_t uid);
 bool is_trusted(uid_t uid);
 
 } // namespace kpi::sys

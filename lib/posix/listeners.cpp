@@ -6,7 +6,12 @@
 
 namespace kpi::sys {
 
-Listeners::Listeners(uint16_t) {}
+bool tells_listeners()
+{
+    return false;
+}
+
+Listeners::Listeners(uint16_t port) : port_(port) {}
 
 bool Listeners::next(Listener &)
 {
@@ -47,6 +52,11 @@ bool is_stopped(const Kin &kin)
 int64_t time_used(const Kin &)
 {
     return -1;
+}
+
+bool is_own(uid_t)
+{
+    return false;
 }
 
 bool is_trusted(uid_t)

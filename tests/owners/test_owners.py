@@ -453,7 +453,7 @@ def opened_tests():
             yield f"opened_for_a_{name}_of_{who}", opened(steps, host_uid, host_uid)
 
 
-# Where /proc is not this one's own, or hides processes from this user, the owner is unknown.
+# Where /proc is not this one's own, or hides processes from this user, the user alone is known.
 UNKNOWN_TO_ROOT = ("no_proc", "old_proc")
 UNKNOWN_TO_USER = ("hidepid_2", "hidepid_4", *UNKNOWN_TO_ROOT)
 
@@ -463,18 +463,45 @@ def view_tests():
         for name, view in VIEWS.items():
             verdict = check_accepted if name in unknown else check_refused
             yield f"opened_for_{who}_with_{name}", opened((), uid, uid, verdict=verdict, view=view)
+            yield (f"opened_by_another_user_for_{who}_with_{name}",
+                   opened((), uid, OTHER, view=view))
+    for who, uid in (("root", ROOT), ("user", USER)):
+        for number in (errno.EPERM, errno.EAFNOSUPPORT):
+            label = f"for_{who}_without_netlink_{errno.errorcode[number]}"
+            refused = [f"no-netlink={number}"]
+            yield f"opened_{label}", opened((), uid, uid, refused)
+            yield f"opened_by_another_user_{label}", opened((), uid, OTHER, refused)
+            yield f"own_untold_{label}", own_untold(uid, refused)
+
+
+def own_untold(uid, options):
+    """The test of a host that is told nothing of who listens: its proxy gets READY only if whoever
+    listens is accepted."""
+
+    def play(test, scene):
+        need_view(NO_PROC)
+        start = [*NO_PROC, *as_user(uid)]
+        host = scene.host(options, [scene.strange, "listen", "127.0.0.1"], start)
+        test.assertEqual(host.result, "KP_ERR_FOREIGN_LISTENER", host.message)
+        test.assertIn("the host is not told who", host.message)
+        test.assertIn("KP_SPEC_ANY_LISTENER accepts it", host.message)
+        test.assertLess(host.free(), FREE_WITHIN_S)
+        test.assertEqual(scene.marked(), [])
+        host = scene.host(["any", *options], [scene.strange, "listen", "127.0.0.1"], start)
+        test.assertEqual(host.result, "KP_OK", host.message)
+        test.assertLess(host.free(), FREE_WITHIN_S)
+
+    return play
 
 
 OTHERS = {
     **dict(opened_tests()),
     **dict(view_tests()),
-    "opened_for_a_host_without_netlink": opened(
-        (), USER, USER, [f"no-netlink={errno.EPERM}"], check_accepted),
     # Unreadable, but not of the listener's user.
     "opened_for_an_undumpable_proxy": opened(["undumpable"], USER, OTHER),
     **{f"opened_for_an_undumpable_proxy_{kernel}": opened(["undumpable"], USER, OTHER, options)
        for kernel, options in OLD_KERNELS.items()},
-    # Unreadable, and of the listener's user: the owner is unknown, and accepted.
+    # Unreadable, and of the listener's user: that is accepted.
     "opened_for_an_undumpable_proxy_by_its_own_user": opened(
         ["undumpable"], USER, USER, verdict=check_accepted),
     # Unreadable, and neither root's nor ever root's: it can't be root's listener.
@@ -506,7 +533,7 @@ CROWDS = {
     "opened_for_many_processes": opened(["crowd", CROWD, "descriptors", MANY], USER, USER),
     "opened_for_many_processes_by_another_user": opened(
         ["crowd", CROWD, "descriptors", MANY], USER, OTHER),
-    # More than one search looks at: the owner is unknown, and accepted.
+    # More than one search looks at: one of the host's own user is accepted.
     "opened_for_too_many_descriptors": opened(
         ["descriptors", MANY, "crowd", str(TOO_MANY)], USER, USER,
         verdict=check_accepted),

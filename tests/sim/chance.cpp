@@ -441,6 +441,8 @@ void begin_by_chance()
     if (chooser.pick(3) != 0)
         for (unsigned bit = 0; bit < 11; ++bit)
             quirks |= (chooser.once_in(bit == 9 ? 2 : 7) ? 1u : 0u) << bit;
+    if ((quirks & SIM_SHORT) != 0 && chooser.once_in(4))
+        quirks |= SIM_DIAG_REFUSED;
     sim_begin(chooser.pick(256), quirks & ~unsigned{SIM_SHORT}); // a shortage passes
     world.by_chance = true;
     world.calm = kCalms[chooser.pick(4)];

@@ -490,10 +490,19 @@ void look_at_state()
 
 void Host::tell_scene() const
 {
-    static const char *const quirks[] = {
-        "no pidfd",           "no group signal",    "no /proc",           "host ignores SIGCHLD",
-        "slow init",          "host is nice",       "no sock_diag",       "",
-        "host waits for all", "numbers are reused", "no sharing of ports"};
+    static const char *const quirks[] = {"no pidfd",
+                                         "no group signal",
+                                         "no /proc",
+                                         "host ignores SIGCHLD",
+                                         "slow init",
+                                         "host is nice",
+                                         "no sock_diag",
+                                         "",
+                                         "host waits for all",
+                                         "numbers are reused",
+                                         "no sharing of ports",
+                                         "",
+                                         "sock_diag is refused"};
     for (size_t i = 0; i < std::size(quirks); ++i)
         if (has(1u << i))
             note("%s", quirks[i]);
@@ -546,6 +555,7 @@ const sim_fault_words sim_faults[SIM_FAULTS] = {
     {"none", ""},
     {"listeners are trusted, whosever they are", "a stranger, listens"},
     {"anybody's listener is asked for HTTP", "is sent something"},
+    {"a listener that can't be seen is trusted", "a stranger, listens"},
     {"the guard comes after the proxy", "outlives the host"},
     {"numbers are trusted after somebody else has reaped", "signal "},
     {"a descriptor is not closed", "left: descriptor"},

@@ -25,11 +25,12 @@ void sim_tell_history(void);
  * tells what a library would believe that does not look. */
 enum sim_fault {
     SIM_SOUND,
-    SIM_TRUSTS_LISTENERS, /* whosever they are */
-    SIM_ASKS_LISTENERS,   /* of anybody */
-    SIM_GUARD_COMES_LATE, /* after the proxy */
-    SIM_TRUSTS_NUMBERS,   /* also of children that somebody else has reaped */
-    SIM_KEEPS_DESCRIPTOR, /* does not close one in a hundred */
+    SIM_TRUSTS_LISTENERS,  /* whosever they are */
+    SIM_ASKS_LISTENERS,    /* of anybody */
+    SIM_TRUSTS_THE_UNSEEN, /* whosever their listeners are */
+    SIM_GUARD_COMES_LATE,  /* after the proxy */
+    SIM_TRUSTS_NUMBERS,    /* also of children that somebody else has reaped */
+    SIM_KEEPS_DESCRIPTOR,  /* does not close one in a hundred */
     SIM_KEEPS_MEMORY,
     SIM_SETS_NO_ALARM,  /* for the host's event loop */
     SIM_WATCHES_NO_END, /* of processes */

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -674,21 +675,72 @@ static void any_listener_is_accepted(void **state)
     assert_result(KP_OK, wait_for(KP_STATE_READY));
 }
 
-static void what_can_not_be_known_is_accepted(void **state)
+/* Who can't be seen may be the host's own (0), or of the user whom the proxy has become. */
+static const struct sim_program somebodys = {
+    .name = "somebody's", .listens_after = 400 * SIM_US, .uid = 1000};
+static const struct sim_program somebodys_never = {.name = "somebody's never", .uid = 1000};
+static const struct sim_program hidden_somebodys = {
+    .name = "hidden", .listens_after = SIM_MS, .hidden = 1, .uid = 1000};
+
+static void the_user_speaks_for_who_can_not_be_seen(void **state)
 {
     (void)state;
-    static const unsigned blind[] = {SIM_NO_DIAG, SIM_NO_PROC};
-    for (size_t i = 0; i < 2; i++) {
-        begin(0, blind[i]);
-        start_beside_a_stranger("never", 0);
+    static const struct {
+        const struct sim_program *program;
+        unsigned quirks;
+        unsigned stranger; /* 1: there is none */
+    } accepted[] = {
+        {&serve, SIM_NO_PROC, 1},    {&somebodys, SIM_NO_PROC, 1},
+        {&hidden_somebodys, 0, 1},   {&never, SIM_NO_PROC, 0},
+        {&never, SIM_NO_DIAG, 1000}, {&somebodys_never, SIM_NO_PROC, 1000},
+    };
+    for (size_t i = 0; i < sizeof accepted / sizeof *accepted; i++) {
+        begin(0, accepted[i].quirks);
+        sim_teach(accepted[i].program);
+        start(spec_for(accepted[i].program->name));
+        if (accepted[i].stranger != 1)
+            sim_occupy(kp_handle_port(proxy), accepted[i].stranger);
         assert_result(KP_OK, wait_for(KP_STATE_READY));
         end();
     }
-    static const struct sim_program hidden = {
-        .name = "hidden", .listens_after = SIM_MS, .hidden = 1};
-    begin(0, 0);
-    sim_teach(&hidden);
-    get_ready("hidden");
+}
+
+/* It listens before the proxy, beside it, or instead of it. */
+static void nobody_speaks_for_another_user(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"serve", "never", "late"};
+    static const int64_t whens[] = {0, 700 * SIM_US, 300 * SIM_MS};
+    for (size_t i = 0; i < 9; i++) {
+        begin(0, SIM_NO_PROC);
+        start(spec_for(names[i / 3]));
+        sim_run(whens[i % 3]);
+        sim_occupy(kp_handle_port(proxy), 1000);
+        bool is_kept_out = i == 0; /* the proxy finds its address in use */
+        assert_result(is_kept_out ? KP_ERR_EXITED : KP_ERR_FOREIGN_LISTENER,
+                      wait_for(KP_STATE_READY));
+        assert_non_null(strstr(failure.message, "a process of uid 1000 listens there"));
+        assert_int_equal(strstr(failure.message, "KP_SPEC_ANY_LISTENER accepts it") == NULL,
+                         is_kept_out);
+        end();
+    }
+}
+
+static void who_is_told_nothing_is_not_ready(void **state)
+{
+    (void)state;
+    begin(0, SIM_DIAG_REFUSED);
+    int64_t begun = sim_now();
+    start(spec_for("serve"));
+    assert_result(KP_ERR_FOREIGN_LISTENER, wait_for(KP_STATE_READY));
+    assert_between(0, SIM_MS, sim_now() - begun);
+    assert_non_null(strstr(failure.message, "KP_SPEC_ANY_LISTENER accepts it"));
+    end();
+    begin(0, SIM_DIAG_REFUSED);
+    kp_spec spec = spec_for("serve");
+    spec.flags = KP_SPEC_ANY_LISTENER;
+    start(spec);
+    assert_result(KP_OK, wait_for(KP_STATE_READY));
 }
 
 static void what_can_not_be_looked_at_is_refused(void **state)
@@ -1274,7 +1326,9 @@ int main(void)
         TEST(doubt_ends_with_the_time),
         TEST(a_stranger_beside_the_proxy_is_refused),
         TEST(any_listener_is_accepted),
-        TEST(what_can_not_be_known_is_accepted),
+        TEST(the_user_speaks_for_who_can_not_be_seen),
+        TEST(nobody_speaks_for_another_user),
+        TEST(who_is_told_nothing_is_not_ready),
         TEST(what_can_not_be_looked_at_is_refused),
         TEST(a_listener_that_closes_again_is_waited_for),
         TEST(a_listener_that_is_never_seen),

@@ -646,7 +646,12 @@ bool is_shared_later(const Being &being)
 
 } // namespace
 
-Listeners::Listeners(uint16_t port) : length_(port)
+bool tells_listeners()
+{
+    return !has(SIM_NO_DIAG);
+}
+
+Listeners::Listeners(uint16_t port) : port_(port)
 {
     enter("Listeners");
     shortage_ = lacks(kDescriptors) ? EMFILE : 0;
@@ -656,8 +661,8 @@ Listeners::Listeners(uint16_t port) : length_(port)
 bool Listeners::next(Listener &listener)
 {
     enter("Listeners::next");
-    uint16_t port = static_cast<uint16_t>(length_);
-    complete_ = !has(SIM_NO_DIAG) && shortage_ == 0;
+    uint16_t port = port_;
+    complete_ = !has(SIM_NO_DIAG) && !has(SIM_DIAG_REFUSED) && shortage_ == 0;
     listener = {};
     listener.reached = true;
     listener.port = port;
@@ -707,14 +712,29 @@ const Being *holder_of(const Listener &listener, const Kin &kin, bool &unseen)
     return found;
 }
 
+// By the proxy's descriptor, by those who can be seen but not looked into, or as the host's own.
+Owner owner_by_user(const Listener &listener, const Kin &kin)
+{
+    const Being &proxy = find(kin.proxy);
+    bool is_proxys = !has(SIM_NO_PIDFD) && proxy.state == Being::Alive && proxy.uid == listener.uid;
+    bool is_claimed =
+        !has(SIM_NO_PROC) &&
+        std::any_of(world.beings.begin(), world.beings.end(), [&](const Being &being) {
+            return being.state == Being::Alive && being.program->hidden && is_kin(being, kin) &&
+                   being.uid == listener.uid;
+        });
+    bool is_accepted = listener.uid == 0 || is_proxys || is_claimed;
+    return is_accepted || is_planted(SIM_TRUSTS_THE_UNSEEN) ? Owner::Unknown : Owner::Other;
+}
+
 Owner owner_of(const Listener &listener, const Kin &kin, Process &outside)
 {
     if (has(SIM_NO_PROC))
-        return Owner::Unknown;
+        return owner_by_user(listener, kin);
     bool unseen = false;
     const Being *holder = holder_of(listener, kin, unseen);
     if (holder == nullptr)
-        return unseen ? Owner::Unknown : Owner::Other;
+        return unseen ? owner_by_user(listener, kin) : Owner::Other;
     bool is_outside = holder->pid != kin.proxy && holder->group != kin.group;
     if (is_outside && outside.pid == 0) {
         outside.pid = holder->pid;

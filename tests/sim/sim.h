@@ -70,12 +70,13 @@ enum {
     SIM_HOST_REAPS = 1 << 3,      /* the host ignores SIGCHLD */
     SIM_SLOW_INIT = 1 << 4,       /* orphans stay zombies for 10 ms */
     SIM_LOW_HOST = 1 << 5,        /* the host runs at nice 19 */
-    SIM_NO_DIAG = 1 << 6,         /* its listeners can't be listed */
+    SIM_NO_DIAG = 1 << 6,         /* its listeners can't be listed, as on any POSIX system */
     SIM_SHORT = 1 << 7,           /* the host is short of descriptors to look into processes */
     SIM_HOST_WAITS = 1 << 8,      /* another thread of the host's waits for all of its children */
     SIM_REUSE = 1 << 9,           /* numbers of processes are given out again at once */
     SIM_NO_SHARE = 1 << 10,       /* nobody can bind beside a reservation */
-    SIM_MEETS_ITSELF = 1 << 11    /* each third probe that nobody listens to, where it can */
+    SIM_MEETS_ITSELF = 1 << 11,   /* each third probe that nobody listens to, where it can */
+    SIM_DIAG_REFUSED = 1 << 12    /* no listeners can be listed, though the system tells others */
 };
 
 /* What systems and hosts have together, for tests on each of them. */

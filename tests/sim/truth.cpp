@@ -108,18 +108,27 @@ void check_state(const Told &told, const Answer &answer)
 
 namespace {
 
-bool is_hidden_kin(const Being &being, unsigned uid)
+bool is_hidden(const Being &being)
 {
-    return being.ours && being.veiled && (being.uid == uid || uid == 0);
+    return being.veiled || has(SIM_NO_PROC);
 }
 
-// By what the library can see.
+// Where one of the proxy's can't be seen, a listener may be its: one of the host's own user (0), or
+// of its.
 bool may_be_unknown(const Told &told, unsigned uid)
 {
-    if (told.has(KP_SPEC_ANY_LISTENER) || has(SIM_NO_DIAG) || has(SIM_NO_PROC))
+    if (told.has(KP_SPEC_ANY_LISTENER) || has(SIM_NO_DIAG))
         return true;
-    return std::any_of(world.beings.begin(), world.beings.end(),
-                       [uid](const Being &being) { return is_hidden_kin(being, uid); });
+    return std::any_of(world.beings.begin(), world.beings.end(), [uid](const Being &being) {
+        return being.ours && is_hidden(being) && (uid == 0 || being.uid == uid);
+    });
+}
+
+// Then nobody is READY.
+void check_is_told(const Told &told)
+{
+    if (has(SIM_DIAG_REFUSED) && !told.has(KP_SPEC_ANY_LISTENER))
+        complain("READY, and nothing is told of who listens");
 }
 
 // Whoever listened all through this turn must have been seen.
@@ -171,6 +180,7 @@ bool is_unseen(const Being &being)
 void check_ready(const Told &told)
 {
     uint16_t port = kp_handle_port(told.handle);
+    check_is_told(told);
     if (told.is_attached())
         check_attached(told, port);
     else
@@ -291,10 +301,11 @@ bool is_of_now(const Being &being)
 
 bool is_foreign_possible(uint16_t port)
 {
-    if (world.occupied.count(port) != 0 || !is_quiet())
+    if (world.occupied.count(port) != 0 || !is_quiet() || has(SIM_DIAG_REFUSED))
         return true;
     for (const Being &being : world.beings)
-        if (being.port == port && being.listening && (!is_of_now(being) || being.veiled))
+        if (being.port == port && being.listening &&
+            (!is_of_now(being) || being.veiled || (has(SIM_NO_PROC) && being.socket_uid != 0)))
             return true;
     return false;
 }
