@@ -147,12 +147,13 @@ kp_result kp_handle::step_starting(kp_error *error)
         return result;
     if (stays_out_of_reach(now))
         return fail(fail_out_of_reach(error, place(), probe_.last_errno()), error);
-    if (limit_.passed(now))
+    if (limit_.passed(now) && !probe_.is_answered())
         return fail_timed_out(now, error);
     look_at_time_used(now);
+    Deadline last = probe_.is_answered() ? probe_.ends_by() : limit_;
     bool wait_by_clock = probe_.by_clock() || group_.by_clock();
     Deadline next = doubted_ != 0 ? Deadline::after(now, kDoubtPause) : by_clock(now);
-    set_due(wait_by_clock ? earlier(limit_, next) : limit_);
+    set_due(wait_by_clock ? earlier(last, next) : last);
     return KP_AGAIN;
 }
 

@@ -108,6 +108,27 @@ static void any_status(void **state)
     becomes_ready(*state, "HTTP/1.1 400\\r\\n");
 }
 
+/* To close earlier would reset the connection, and proxies report that. */
+static void the_answer_is_heard_to_its_end(void **state)
+{
+    struct scene *scene = *state;
+    char text[16];
+    char *path = scene_path(scene, "heard");
+    get_ready(scene, http_spec(FIXTURE("in-parts", path)));
+    file_read(path, text, sizeof text);
+    assert_string_equal(text, "whole");
+}
+
+static void a_connection_that_is_kept_open(void **state)
+{
+    get_ready(*state, http_spec(FIXTURE("say", "HTTP/1.1 200 OK\\r\\n")));
+}
+
+static void an_answer_that_does_not_end(void **state)
+{
+    get_ready(*state, http_spec(FIXTURE("flood")));
+}
+
 static void another_protocol(void **state)
 {
     is_refused(*state, "SSH-2.0-OpenSSH_9.2\\r\\n", "\"SSH-2.0-OpenSSH_9.2");
@@ -227,6 +248,9 @@ int main(void)
         TEST(the_question_leaves_no_trace),
         EACH_WAY(of_another_process),
         TEST(any_status),
+        EACH_WAY(the_answer_is_heard_to_its_end),
+        EACH_WAY(a_connection_that_is_kept_open),
+        EACH_WAY(an_answer_that_does_not_end),
         EACH_WAY(another_protocol),
         EACH_WAY(a_line_without_an_end),
         EACH_WAY(silence),

@@ -152,7 +152,8 @@ enum {
                                       host's environment */
     KP_SPEC_PROBE_HTTP = 1 << 1,   /* ready only when a CONNECT gets an HTTP status line back, of
                                       whatever status. It asks for 255.255.255.255:443, which the
-                                      proxy has to resolve nothing for and can't reach */
+                                      proxy has to resolve nothing for and can't reach. The
+                                      answer is read to its end, for at most 100 ms */
     KP_SPEC_NO_GUARD = 1 << 2,     /* let the proxy outlive a killed host */
     KP_SPEC_NO_RESERVE = 1 << 3,   /* for a proxy that binds without SO_REUSEADDR: do not keep the
                                       port reserved. Python's socketserver.TCPServer and socat

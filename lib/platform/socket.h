@@ -40,4 +40,7 @@ void leave_no_trace(const Fd &probe);
 int send_probe(const Fd &probe, const char *text, size_t size);
 int receive_probe(const Fd &probe, char *buffer, size_t size, size_t &count);
 
+// Tells the other end that nothing more is sent.
+void finish_probe(const Fd &probe);
+
 } // namespace kpi::sys

@@ -132,4 +132,9 @@ int receive_probe(const Fd &probe, char *buffer, size_t size, size_t &count)
     return length < 0 ? errno : 0;
 }
 
+void finish_probe(const Fd &probe)
+{
+    shutdown(probe.get(), SHUT_WR);
+}
+
 } // namespace kpi::sys

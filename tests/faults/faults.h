@@ -29,6 +29,7 @@ enum function_id {
     F_CONNECT,
     F_SEND,
     F_RECV,
+    F_SHUTDOWN,
     F_PIPE,
     F_OPEN,
     F_READ,

@@ -348,6 +348,7 @@ WRAP(int, getpeername, F_GETPEERNAME, (int fd, struct sockaddr *to, socklen_t *s
 WRAP(ssize_t, send, F_SEND, (int fd, const void *data, size_t size, int flags), fd, data, size,
      flags)
 WRAP(ssize_t, recv, F_RECV, (int fd, void *data, size_t size, int flags), fd, data, size, flags)
+WRAP(int, shutdown, F_SHUTDOWN, (int fd, int how), fd, how)
 WRAP(int, pipe2, F_PIPE, (int ends[2], int flags), ends, flags)
 WRAP(ssize_t, read, F_READ, (int fd, void *data, size_t size), fd, data, size)
 WRAP(ssize_t, pread64, F_PREAD, (int fd, void *data, size_t size, off_t at), fd, data, size, at)

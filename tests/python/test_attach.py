@@ -3,8 +3,11 @@
 
 import asyncio
 import contextlib
+import http.server
 import os
 import socket
+import sys
+import threading
 import unittest
 
 import kp
@@ -13,6 +16,53 @@ from kp import _spec
 from support import fixture
 
 NOBODY = 65534  # the user
+
+
+class PythonsOwnServer(http.server.ThreadingHTTPServer):
+    """Keeps what it would print a traceback of."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), QuietHandler)
+        self.errors = []
+
+    def handle_error(self, request, client_address):
+        self.errors.append(repr(sys.exc_info()[1]))
+
+
+class QuietHandler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_CONNECT(self):
+        self.send_response(502)
+        self.send_header("Content-Length", "10000")
+        self.end_headers()
+        for _ in range(100):
+            self.wfile.write(100 * b"x")
+
+    def log_message(self, *_):
+        pass
+
+
+@contextlib.contextmanager
+def serving(server):
+    thread = threading.Thread(target=server.serve_forever, args=[0.01])
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        thread.join(support.PATIENCE)
+        server.server_close()  # once each client has been served
+
+
+class Question(support.TestCase):
+    def test_leaves_no_error_in_the_proxy(self):
+        server = PythonsOwnServer()
+        with serving(server) as port:
+            for _ in range(20):
+                with kp.attach(port, probe_http=True):
+                    pass
+        self.assertEqual(server.errors, [])
 
 
 class Attach(support.TestCase):

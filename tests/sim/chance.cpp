@@ -64,6 +64,7 @@ void add_service(sim_program &program)
     static const char *const answers[] = {"HTTP/1.1 200 OK\r\n", "HTTP/1.0 502 no\r\n\r\n",
                                           "220 ready\r\n", nullptr};
     program.says = answers[chooser.pick(3) == 0 ? 0 : chooser.pick(4)];
+    program.keeps_open = chooser.once_in(8);
     program.hangs_up = chooser.once_in(20);
     program.plain = chooser.once_in(20);
     program.answers_after = sometimes(12, 10 * kMicrosecond, 400 * kMillisecond);

@@ -979,6 +979,13 @@ static void an_answer_is_told_at_once_and_silence_in_the_end(void **state)
     assert_http(KP_ERR_NOT_HTTP, 5 * SIM_S, (struct sim_program){.hangs_up = 1});
 }
 
+static void a_connection_that_stays_open_costs_100_ms(void **state)
+{
+    (void)state;
+    assert_http(KP_OK, 101 * SIM_MS,
+                (struct sim_program){.says = "HTTP/1.1 200 OK\r\n", .keeps_open = 1});
+}
+
 /* Neither by the clock of the probes nor by a descriptor. */
 static void an_exit_instead_of_an_answer_is_told_on_each_system(void)
 {
@@ -1011,6 +1018,24 @@ static void it_is_asked_after_the_time_out(void **state)
     start(spec);
     sim_run(6 * SIM_S);
     assert_result(KP_OK, wait_for(KP_STATE_READY));
+}
+
+/* It is no time-out any more. */
+static void an_answer_at_the_end_of_the_time(void **state)
+{
+    (void)state;
+    static const struct sim_program tardy = {.name = "tardy",
+                                             .listens_after = 1990 * SIM_MS,
+                                             .says = "HTTP/1.1 200 OK\r\n",
+                                             .keeps_open = 1};
+    sim_teach(&tardy);
+    kp_spec spec = spec_for("tardy");
+    spec.flags = KP_SPEC_PROBE_HTTP;
+    spec.startup_timeout_ms = 2000;
+    int64_t begun = sim_now();
+    start(spec);
+    assert_result(KP_OK, wait_for(KP_STATE_READY));
+    assert_true(sim_now() - begun > 2000 * SIM_MS);
 }
 
 /* ---- Attaching ------------------------------------------------------------------------------ */
@@ -1342,7 +1367,9 @@ int main(void)
         TEST(who_leaves_again_is_not_waited_for),
         TEST(who_is_left_of_that_group_is_given_up),
         TEST(an_answer_is_told_at_once_and_silence_in_the_end),
+        TEST(a_connection_that_stays_open_costs_100_ms),
         TEST(an_exit_instead_of_an_answer),
+        TEST(an_answer_at_the_end_of_the_time),
         TEST(it_is_asked_after_the_time_out),
         TEST(attaching_starts_and_signals_nobody),
         TEST(attaching_to_another_users_is_refused_at_once),

@@ -617,6 +617,12 @@ int receive_probe(const Fd &probe, char *buffer, size_t size, size_t &count)
     return 0;
 }
 
+void finish_probe(const Fd &probe)
+{
+    enter("finish_probe");
+    use(probe.get(), Descriptor::Probe, "finish_probe").finished = true;
+}
+
 // The numbers of the sockets of those who can't be seen come far behind.
 namespace {
 

@@ -43,6 +43,7 @@ struct sim_program {
     int64_t blinks_for;    /* its listener is closed so long once it was connected to */
     int dies_when_probed, loses_guard_when_probed;
     const char *says;    /* when it was asked for HTTP; NULL: nothing */
+    int keeps_open;      /* then, though nothing more can be asked */
     int hangs_up;        /* instead */
     int hidden;          /* what it holds can't be seen */
     int unlisted;        /* nor its listener: connections are sent on to it */

@@ -727,7 +727,9 @@ int answer_at(uint16_t port)
 bool has_closed(const Descriptor &probe)
 {
     const Being *being = listener_at(probe.port);
-    return being != nullptr ? being->program->hangs_up != 0 : world.occupied.count(probe.port) == 0;
+    if (being == nullptr)
+        return probe.finished || world.occupied.count(probe.port) == 0;
+    return being->program->hangs_up != 0 || (probe.finished && being->program->keeps_open == 0);
 }
 
 bool is_reserved_from(uint16_t port, bool reuse)

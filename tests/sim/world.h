@@ -89,6 +89,7 @@ struct Descriptor {
     bool pending = false;                       // Probe
     bool met_itself = false;                    // Probe
     const char *said = nullptr;                 // Probe: by the other end, and not read yet
+    bool finished = false;                      // Probe: the other end knows that it sends no more
     int timer = -1;                             // Events
     kpi::Deadline due = kpi::Deadline::never(); // Timer
     std::vector<kpi::sys::Watch> watches = {};  // Events
