@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "child.h"
+#include "platform/clock.h"
+#include "platform/wait.h"
 #include <errno.h>
 
 namespace kpi {
@@ -12,13 +14,29 @@ bool needs_number(int result)
     return result == ENOSYS || result == EPERM;
 }
 
+// A host that has just written the program may have forked a child meanwhile, in another thread: it
+// has the file open for writing until it executes something else.
+int spawn_once_closed(const sys::Launch &launch, sys::Process &child, bool &lost)
+{
+    int result = sys::spawn(launch, child, lost);
+    if (result != ETXTBSY)
+        return result;
+    Deadline limit = Deadline::after(sys::now(), 20 * kMillisecond);
+    sys::Waiter waiter(false);
+    for (int64_t pause = kMillisecond; result == ETXTBSY && !limit.passed(sys::now()); pause *= 2) {
+        waiter.block(nullptr, 0, earlier(limit, Deadline::after(sys::now(), pause)));
+        result = sys::spawn(launch, child, lost);
+    }
+    return result;
+}
+
 } // namespace
 
 int Child::spawn(const sys::Launch &launch)
 {
     Child fresh;
     bool lost = false;
-    int result = sys::spawn(launch, fresh.process_, lost);
+    int result = spawn_once_closed(launch, fresh.process_, lost);
     fresh.ended_ = fresh.reaped_ = lost;
     if (result == 0)
         *this = static_cast<Child &&>(fresh);

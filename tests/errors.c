@@ -5,10 +5,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <pthread.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 /* ---- Programs that can't be executed ------------------------------------- */
@@ -103,6 +106,60 @@ static void a_missing_program_in_a_folder(void **state)
     assert_not_spawned(scene, &spec, ENOENT);
     assert_contains(scene->error.message, "no-such-proxy");
     assert_null(strstr(scene->error.message, "cwd"));
+}
+
+/* A program that somebody still has open for writing. */
+static int open_program(char *path)
+{
+    static const char script[] = "#!/bin/sh\nexec \"$KP_FIXTURE\" serve\n";
+    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0777);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, script, sizeof script - 1), sizeof script - 1);
+    pid_t pid;
+    assert_int_equal(posix_spawn(&pid, path, NULL, NULL, WORDS(path), environ), ETXTBSY);
+    return fd;
+}
+
+static void a_program_that_is_being_written(void **state)
+{
+    struct scene *scene = *state;
+    if (left_out_under_valgrind(__func__))
+        return; /* as above */
+    char *path = scene_path(scene, "proxy");
+    kp_spec spec = spec_for(WORDS(path));
+    int fd = open_program(path);
+    assert_not_spawned(scene, &spec, ETXTBSY);
+    close(fd);
+}
+
+/* As a child of another thread does, which had it from the fork on. */
+static void *close_soon(void *fd)
+{
+    nanosleep(&(struct timespec){.tv_nsec = 3000000}, NULL);
+    close(*(int *)fd);
+    return NULL;
+}
+
+static kp_result start_while_closing(struct scene *scene, const kp_spec *spec)
+{
+    pthread_t thread;
+    int fd = open_program(spec->argv[0]);
+    assert_int_equal(pthread_create(&thread, NULL, close_soon, &fd), 0);
+    kp_result result = kp_spawn(spec, &scene->proxy, &scene->error);
+    pthread_join(thread, NULL);
+    return result;
+}
+
+static void a_program_that_was_just_written(void **state)
+{
+    struct scene *scene = *state;
+    if (left_out_under_valgrind(__func__))
+        return; /* as above */
+    kp_spec spec = spec_for(WORDS(scene_path(scene, "proxy")));
+    kp_result result = KP_ERR_SPAWN;
+    for (int i = 0; i < 5 && result != KP_OK; i++) /* on a busy machine the thread comes late */
+        result = start_while_closing(scene, &spec);
+    assert_result(KP_OK, result);
 }
 
 /* A message is one line that fits, whatever the program is called. */
@@ -554,6 +611,8 @@ int main(void)
         TEST(a_folder_that_is_none),
         TEST(a_folder_that_may_not_be_entered),
         TEST(a_missing_program_in_a_folder),
+        TEST(a_program_that_is_being_written),
+        TEST(a_program_that_was_just_written),
         TEST(a_program_with_a_name_of_any_kind),
         EACH_WAY(a_time_out_says_how_long),
         EACH_WAY(an_exit_says_its_status_and_when),

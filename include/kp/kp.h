@@ -252,9 +252,10 @@ typedef struct kp_error {
 KP_API kp_result kp_spawn(const kp_spec *spec, kp_handle **handle, kp_error *error);
 
 /* Starts a proxy and returns at once; *handle is STARTING, and a step is due. Never
- * KP_AGAIN. Fails like kp_spawn(), but for what is found out later, by a step or a
- * wait: KP_ERR_EXITED, KP_ERR_TIMED_OUT, KP_ERR_FOREIGN_LISTENER, KP_ERR_NOT_HTTP, and
- * that 127.0.0.1 can't be reached. */
+ * KP_AGAIN. A program that somebody has open for writing (ETXTBSY), as a child of another
+ * thread may that was just forked, is tried again for 20 ms. Fails like kp_spawn(), but for
+ * what is found out later, by a step or a wait: KP_ERR_EXITED, KP_ERR_TIMED_OUT,
+ * KP_ERR_FOREIGN_LISTENER, KP_ERR_NOT_HTTP, and that 127.0.0.1 can't be reached. */
 KP_API kp_result kp_start(const kp_spec *spec, kp_handle **handle, kp_error *error);
 
 /* ---- 4. Drive it from an event loop, or block --------------------------- */

@@ -323,6 +323,33 @@ static void is_not_executed(void)
     assert_int_equal(failure.sys_errno, EPERM);
 }
 
+static void what_is_being_written_is_tried_for_20_ms(void **state)
+{
+    (void)state;
+    static const struct sim_program busy = {.name = "busy", .spawn_errno = ETXTBSY};
+    sim_teach(&busy);
+    kp_spec spec = spec_for("busy");
+    int64_t begun = sim_now();
+    assert_result(KP_ERR_SPAWN, kp_start(&spec, &proxy, &failure));
+    assert_int_equal(failure.sys_errno, ETXTBSY);
+    assert_between(20 * SIM_MS, 21 * SIM_MS, sim_now() - begun);
+}
+
+static void what_was_being_written_is_started(void **state)
+{
+    (void)state;
+    struct sim_program busy = {.name = "busy",
+                               .spawn_errno = ETXTBSY,
+                               .executable_at = sim_now() + 5 * SIM_MS,
+                               .listens_after = SIM_MS};
+    sim_teach(&busy);
+    start(spec_for("busy"));
+    assert_between(busy.executable_at, busy.executable_at + 5 * SIM_MS, sim_now());
+    assert_result(KP_OK, wait_for(KP_STATE_READY));
+    end();
+    begin(0, 0);
+}
+
 static void a_failed_start_leaves_nothing(void **state)
 {
     (void)state;
@@ -1318,6 +1345,8 @@ static void the_world_sees_what_is_left(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        TEST(what_is_being_written_is_tried_for_20_ms),
+        TEST(what_was_being_written_is_started),
         TEST(a_proxy_that_never_binds_times_out),
         TEST(a_spawn_ends_at_the_latest),
         TEST(the_schedule_bounds_the_probes),

@@ -141,6 +141,12 @@ const sim_program *find_program(const char *name)
     return strcmp(name, shell()->name) == 0 ? shell() : nullptr;
 }
 
+bool is_executable(const sim_program &program)
+{
+    bool is_late = program.executable_at != 0 && world.now >= program.executable_at;
+    return program.spawn_errno == 0 || is_late;
+}
+
 uint16_t port_in(char *const *env)
 {
     for (; *env != nullptr; ++env)
@@ -296,7 +302,7 @@ int spawn(const Launch &launch, Process &child, bool &lost)
     int result = 0;
     if (lacks(kProcesses))
         result = EAGAIN;
-    else if (program == nullptr || program->spawn_errno != 0)
+    else if (program == nullptr || !is_executable(*program))
         result = program == nullptr ? ENOENT : program->spawn_errno;
     else if (launch.group != 0 && deliver_to_group(launch.group, 0) != 0)
         result = EPERM;

@@ -37,6 +37,7 @@ enum { SIM_AT_ONCE = 1 };
 struct sim_program {
     const char *name;
     int spawn_errno;       /* why it can't be executed; 0: it can */
+    int64_t executable_at; /* on the clock: spawn_errno until then; 0: for ever */
     int64_t listens_after; /* on the port that its environment names */
     int plain;             /* it binds without SO_REUSEADDR */
     int64_t answers_after; /* from its listen() on; until then connections are pending */
