@@ -127,7 +127,7 @@ bool may_be_unknown(const Told &told, unsigned uid)
 // Then nobody is READY.
 void check_is_told(const Told &told)
 {
-    if (has(SIM_DIAG_REFUSED) && !told.has(KP_SPEC_ANY_LISTENER))
+    if (has(SIM_DIAG_REFUSED) && !has(SIM_NO_DIAG) && !told.has(KP_SPEC_ANY_LISTENER))
         complain("READY, and nothing is told of who listens");
 }
 
