@@ -9,7 +9,7 @@ have nm || skip "no nm"
 
 # They compute in memory that they are given.
 computing='__errno_location hasmntopt inet_ntop memchr memcmp memcpy memmove memset
-    snprintf sscanf strchr strcmp strcpy strcspn strerror_r strlen strncasecmp strncmp strrchr strspn strstr
+    snprintf sscanf strcasestr strchr strcmp strcpy strcspn strerror_r strlen strncasecmp strncmp strrchr strspn strstr
     strtol strtoull vsnprintf
     htonl htons ntohs qsort sigdelset sigemptyset sigfillset environ'
 
