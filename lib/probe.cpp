@@ -11,7 +11,7 @@ namespace {
 // How long a proxy may take to say the rest and to close, and how much that may be. Of six proxies
 // that were tried mitmdump took longest, 20 ms.
 constexpr int64_t kEndTime = 100 * kMillisecond;
-constexpr size_t kMostUnread = 64 * 1024;
+constexpr int64_t kMostUnread = 64 * 1024;
 
 } // namespace
 
@@ -144,7 +144,7 @@ Probe::Answer Probe::drain()
         if (result == EAGAIN && !ends_by_.passed(sys::now()))
             return Answer::Pending;
         bool ended = result != 0 || count == 0;
-        unread_ = ended || count > unread_ ? 0 : unread_ - count;
+        unread_ = ended ? 0 : unread_ - static_cast<int64_t>(count);
     }
     return give_up(Heard::Nothing, Answer::Http);
 }

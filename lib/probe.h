@@ -73,7 +73,7 @@ class Probe {
     Heard heard_ = Heard::Nothing;
     StatusLine status_line_;
     Deadline ends_by_ = Deadline::never();
-    size_t unread_ = 0; // what may still come
+    int64_t unread_ = 0; // what may still come
 };
 
 } // namespace kpi
