@@ -2,6 +2,7 @@
 #include "command.hpp"
 
 #include <cstdio>
+#include <cstring>
 #include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -99,7 +100,7 @@ void Command::hand_on(const signalfd_siginfo &info) const
     const int number = static_cast<int>(info.ssi_signo);
     if (info.ssi_code == SI_QUEUE) {
         sigval value;
-        value.sival_ptr = reinterpret_cast<void *>(info.ssi_ptr);
+        std::memcpy(&value, &info.ssi_ptr, sizeof value);
         sigqueue(pid_, number, value);
         return;
     }

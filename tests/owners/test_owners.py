@@ -200,13 +200,40 @@ def is_ready(name, uid, view=(), options=(), becomes=False):
     return play
 
 
+def is_unseen(name, uid, view=(), options=(), becomes=False):
+    """The test of a proxy that has become a user whom nobody can be seen to be: it is refused by
+    that, and accepted with KP_SPEC_ANY_LISTENER."""
+
+    def play(test, scene):
+        scenes.need_root()
+        need_view(view)
+        become = [f"become={uid}"] if becomes else []
+        stage = [*view, *as_user(ROOT if becomes else uid)]
+        command = OWN[name](scene)
+        for more, result in (((), "KP_ERR_FOREIGN_LISTENER"), (("any",), "KP_OK")):
+            host = scene.host([*more, *options, *become], command, stage)
+            test.assertEqual(host.result, result, f"{host.message} {scene.read_log()}")
+            if not more:
+                test.assertIn(f"a process of uid {THIRD} listens there; KP_SPEC_ANY_LISTENER", host.message)
+            test.assertLess(host.free(), FREE_WITHIN_S)
+            scene.end_strays() # a user can't end what another user has become
+
+    return play
+
+
+HIDING = {ROOT: ("no_proc", "old_proc"), USER: ("hidepid_2", "hidepid_4", "no_proc", "old_proc")}
+
+
 def own_tests():
     for who, uid in (("root", ROOT), ("user", USER)):
         for name in OWN:
             yield f"{name}_of_{who}", is_ready(name, uid)
         for name in OWN_IN_A_VIEW:
             for view, stage in VIEWS.items():
-                yield f"{name}_of_{who}_with_{view}", is_ready(name, uid, stage)
+                if name == "of_another_user_below_a_shell" and view in HIDING[uid]:
+                    yield f"{name}_of_{who}_with_{view}", is_unseen(name, uid, stage)
+                else:
+                    yield f"{name}_of_{who}_with_{view}", is_ready(name, uid, stage)
         for view in HIDEPID:
             yield f"below_sudo_of_{who}_with_{view}", is_ready("below_sudo", uid, VIEWS[view])
         for name in OWN_WITHOUT_NETLINK:
@@ -219,8 +246,11 @@ def own_on_old_kernels_tests():
     # A member of the group that can be neither ended nor, where that is hidden, read.
     for view, stage in {"all_seen": (), "hidepid_1": VIEWS["hidepid_1"]}.items():
         for name in ("of_another_user_below_a_shell", "of_another_user_outside_the_group"):
-            yield f"{name}_of_user_with_{view}_before_5_3", is_ready(
-                name, USER, stage, OLD_KERNELS["before_5_3"], becomes=True)
+            if view == "hidepid_1":
+                check = is_unseen(name, USER, stage, OLD_KERNELS["before_5_3"], becomes=True)
+            else:
+                check = is_ready(name, USER, stage, OLD_KERNELS["before_5_3"], becomes=True)
+            yield f"{name}_of_user_with_{view}_before_5_3", check
     for kernel, options in OLD_KERNELS.items():
         yield f"workers_in_a_session_{kernel}", workers_in_a_session(options)
         yield f"deaf_without_a_main_thread_{kernel}", deaf_without_a_main_thread(kernel)
