@@ -7,12 +7,14 @@
 #include "support.h"
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <linux/inet_diag.h>
 #include <linux/netlink.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 /* ---- The answers ----------------------------------------------------------- */
@@ -317,6 +319,80 @@ static void listeners_on_other_ports_and_its_own(void **state)
     told_of_its_own_port(*state, (const int[]){1, 2, 0});
 }
 
+/* ---- Where it answers nothing -------------------------------------------------- */
+
+/* Of the files that are read instead. */
+static struct {
+    const char *name; /* how its path ends */
+    int open_error, read_error;
+} broken;
+
+static bool ends_with(const char *text, const char *end)
+{
+    size_t length = strlen(text), size = strlen(end);
+    return length >= size && strcmp(text + length - size, end) == 0;
+}
+
+int open(const char *path, int flags, ...)
+{
+    va_list arguments;
+    va_start(arguments, flags);
+    mode_t mode = (flags & O_CREAT) != 0 ? va_arg(arguments, mode_t) : 0;
+    va_end(arguments);
+    errno = broken.open_error;
+    bool is_broken = broken.open_error != 0 && ends_with(path, broken.name);
+    return is_broken ? -1 : openat(AT_FDCWD, path, flags, mode);
+}
+
+static bool is_broken_file(int fd)
+{
+    char link[32], path[256] = "";
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    return readlink(link, path, sizeof path - 1) > 0 && ends_with(path, broken.name);
+}
+
+ssize_t read(int fd, void *buffer, size_t size)
+{
+    if (broken.read_error != 0 && is_broken_file(fd)) {
+        errno = broken.read_error;
+        return -1;
+    }
+    return readv(fd, &(struct iovec){buffer, size}, 1);
+}
+
+/* Whoever is told nothing is not READY, and a shortage is told as one. */
+static void the_files_are_read_instead(void **state)
+{
+    struct scene *scene = *state;
+    static const struct {
+        const char *name;
+        int open_error, read_error;
+        kp_result result;
+    } cases[] = {
+        {"/net/tcp", 0, 0, KP_OK},
+        {"/net/tcp6", ENOENT, 0, KP_OK}, /* a system without IPv6 */
+        {"/net/tcp6", EACCES, 0, KP_ERR_FOREIGN_LISTENER},
+        {"/net/tcp", ENOENT, 0, KP_ERR_FOREIGN_LISTENER},
+        {"/net/tcp", EACCES, 0, KP_ERR_FOREIGN_LISTENER},
+        {"/net/tcp", 0, EIO, KP_ERR_FOREIGN_LISTENER},
+        {"/net/tcp", EMFILE, 0, KP_ERR_SYSTEM},
+        {"/net/tcp6", 0, ENOMEM, KP_ERR_SYSTEM},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        begin(EIO);
+        is_next = repeats = true;
+        broken.name = cases[i].name;
+        broken.open_error = cases[i].open_error;
+        broken.read_error = cases[i].read_error;
+        kp_result result = spawn(scene, spec_for(FIXTURE("serve")));
+        memset(&broken, 0, sizeof broken);
+        is_next = repeats = false;
+        assert_result(cases[i].result, result);
+        kp_handle_free(scene->proxy);
+        scene->proxy = NULL;
+    }
+}
+
 /* On POSIX nobody is asked. */
 static void run_left_out(void **state)
 {
@@ -346,6 +422,7 @@ int main(void)
         PLAY(an_attribute_that_is_longer_than_its_message),
         PLAY(a_listener_on_a_device),
         PLAY(listeners_on_other_ports_and_its_own),
+        PLAY(the_files_are_read_instead),
     };
     const struct CMUnitTest elsewhere[] = {TEST(run_left_out)};
     return on_posix() ? RUN(elsewhere) : RUN(tests);

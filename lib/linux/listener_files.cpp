@@ -36,19 +36,17 @@ namespace {
 constexpr char kFiles[][27] = {"/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"};
 constexpr int kFileCount = sizeof kFiles / sizeof *kFiles;
 
-// Words of 32 bits, each as the machine has it in memory.
-bool read_address(const char *digits, uint8_t *address)
+// One word of 32 bits or four, each as the machine has it in memory.
+void read_address(const char *digits, uint8_t *address)
 {
     size_t words = strlen(digits) / 8;
     memcpy(address, kMapped, sizeof kMapped);
     uint8_t *to = words == 1 ? address + sizeof kMapped : address;
     for (size_t i = 0; i < words; ++i) {
         uint32_t word = 0;
-        if (sscanf(digits + i * 8, "%8" SCNx32, &word) != 1)
-            return false;
+        sscanf(digits + i * 8, "%8" SCNx32, &word);
         memcpy(to + i * sizeof word, &word, sizeof word);
     }
-    return words == 1 || words == 4;
 }
 
 // False: it is none.
@@ -59,10 +57,11 @@ bool read_listener(const char *line, Listener &listener)
     if (sscanf(line, " %*u: %32[0-9A-F]:%x %*[0-9A-F]:%*x %x %*x:%*x %*x:%*x %*x %u %*u %" SCNu64,
                digits, &port, &state, &uid, &listener.socket) != 5)
         return false;
+    if (state != kListenState || listener.socket == 0)
+        return false;
     listener.port = static_cast<uint16_t>(port);
     listener.uid = uid;
-    if (state != kListenState || listener.socket == 0 || !read_address(digits, listener.address))
-        return false;
+    read_address(digits, listener.address);
     listener.reached = is_reached(listener.address, false);
     return true;
 }
