@@ -37,6 +37,19 @@ bool descends(pid_t pid, pid_t ancestor)
     return false;
 }
 
+/* Not what else the kernel sends, such as the alarm that was set before kp-run was executed. */
+bool is_of_terminal(const signalfd_siginfo &info)
+{
+    if (info.ssi_code != SI_KERNEL)
+        return false;
+    for (const int number :
+         {SIGHUP, SIGINT, SIGQUIT, SIGTSTP, SIGTTIN, SIGTTOU, SIGCONT, SIGWINCH}) {
+        if (static_cast<int>(info.ssi_signo) == number)
+            return true;
+    }
+    return false;
+}
+
 } // namespace
 
 int Command::start(char *const argv[], const kp::Environment &env, const sigset_t &mask)
@@ -82,12 +95,12 @@ bool Command::leads_a_group() const
     return getpgid(pid_) == pid_;
 }
 
-/* What the kernel sent comes from the terminal, which tells kp-run's whole process group. Only
- * of a hangup the leader of the session alone is told. A process of COMMAND's that signals
- * kp-run has signalled the process group, of which COMMAND was told as well. */
+/* The terminal tells kp-run's whole process group. Only of a hangup the leader of the session
+ * alone is told. A process of COMMAND's that signals kp-run has signalled the process group, of
+ * which COMMAND was told as well. */
 bool Command::knows(const signalfd_siginfo &info) const
 {
-    if (info.ssi_code != SI_KERNEL)
+    if (!is_of_terminal(info))
         return descends(static_cast<pid_t>(info.ssi_pid), pid_);
     const bool told_alone = info.ssi_signo == SIGHUP && getsid(0) == getpid();
     return getpgid(pid_) == getpgrp() && !told_alone;
@@ -104,6 +117,6 @@ void Command::hand_on(const signalfd_siginfo &info) const
         sigqueue(pid_, number, value);
         return;
     }
-    const bool to_group = info.ssi_code == SI_KERNEL && leads_a_group();
+    const bool to_group = is_of_terminal(info) && leads_a_group();
     kill(to_group ? -pid_ : pid_, number);
 }

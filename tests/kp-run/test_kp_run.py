@@ -722,6 +722,12 @@ class Signals(TestCase):
                            check=True)
             self.assertEqual(self.finish(process), (0, "-1\n", "")) # SI_QUEUE
 
+    def test_alarm_that_was_set_before_ends_the_command(self):
+        """As `perl -e 'alarm 1; exec @ARGV'` does it."""
+        with self.running(self.fixture("serve"), "--", "sleep", "60",
+                          preexec_fn=lambda: signal.setitimer(signal.ITIMER_REAL, 0.5)) as process:
+            self.assertEqual(self.finish(process), (-signal.SIGALRM, "", ""))
+
     def test_that_were_ignored_remain_so(self):
         def given():
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
