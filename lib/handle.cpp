@@ -147,10 +147,10 @@ kp_result kp_handle::step_starting(kp_error *error)
         return result;
     if (stays_out_of_reach(now))
         return fail(fail_out_of_reach(error, place(), probe_.last_errno()), error);
-    if (limit_.passed(now) && !probe_.is_answered())
+    if (limit_.passed(now))
         return fail_timed_out(now, error);
     look_at_time_used(now);
-    Deadline last = probe_.is_answered() ? probe_.ends_by() : limit_;
+    Deadline last = probe_.is_answered() ? earlier(limit_, probe_.ends_by()) : limit_;
     bool wait_by_clock = probe_.by_clock() || group_.by_clock();
     Deadline next = doubted_ != 0 ? Deadline::after(now, kDoubtPause) : by_clock(now);
     set_due(wait_by_clock ? earlier(last, next) : last);
@@ -161,6 +161,8 @@ kp_result kp_handle::probe(kp_error *error)
 {
     if (doubted_ != 0) // more connections that nobody accepts would fill the backlog
         return become_connected(error);
+    if (probe_.is_answered() && limit_.passed(sys::now())) // no more time for the rest of it
+        return become_ready(error);
     switch (probe_.attempt()) {
     case Probe::Answer::Connected:
         return become_connected(error);

@@ -56,9 +56,12 @@ class Terminal:
         wait_until(lambda: os.tcgetpgrp(self.master) != self.pid, "the job is in the foreground")
 
     def close(self):
+        """With all that is left of its session; a kp-run's proxy ends by itself then."""
+        for entry in os.listdir("/proc"):
+            with contextlib.suppress(OSError, ValueError):
+                if os.getsid(int(entry)) == self.pid:
+                    os.kill(int(entry), signal.SIGKILL)
         os.close(self.master)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
 
 

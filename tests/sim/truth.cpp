@@ -163,7 +163,8 @@ void check_attached(const Told &told, uint16_t port)
 {
     for (const Being &being : world.beings)
         if (being.listening && being.port == port && being.socket_uid != 0 &&
-            being.opened_in < world.turn && !told.has(KP_SPEC_ANY_LISTENER) && !has(SIM_NO_DIAG))
+            !being.program->unlisted && being.opened_in < world.turn &&
+            !told.has(KP_SPEC_ANY_LISTENER) && !has(SIM_NO_DIAG))
             complain("READY, and a listener is of uid %u", being.socket_uid);
 }
 
