@@ -11,7 +11,7 @@ namespace {
 // How long a proxy may take to say the rest and to close, and how much that may be. Of six proxies
 // that were tried mitmdump took longest, 20 ms.
 constexpr int64_t kEndTime = 100 * kMillisecond;
-constexpr int64_t kMostUnread = 64 * 1024;
+constexpr int64_t kMostUnread = 65536;
 
 } // namespace
 
