@@ -40,8 +40,7 @@ class Init(TestCase):
     def test_leaves_the_proxys_status_to_the_library(self):
         done = self.run_as_init("-v", self.fixture("exit-when-asked", "3"), "--",
                                 *test_kp_run.ASK_TO_EXIT)
-        self.assertRegex(done.stderr, "kp-run: .*exited with status 3.*\n"
-                                      "kp-run: proxy .* exited with status 3\n")
+        self.assertRegex(done.stderr, "kp-run: proxy .* is gone .*: exited with status 3\n")
 
     def test_ends_with_the_commands_status(self):
         for script, status in (("exit 7", 7), ("kill -TERM $$", 128 + signal.SIGTERM)):
