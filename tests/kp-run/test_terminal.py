@@ -17,6 +17,9 @@ from test_kp_run import FIXTURE, KP_RUN, PATIENCE, TestCase, exists, wait_until
 CTRL_C, CTRL_Z, CTRL_BACKSLASH = "\x03", "\x1a", "\x1c"
 PROMPT = "prompt> "
 
+# Seconds for sleep(1), by which a process of this run is known.
+NAP = [f"600{number}.{os.getpid()}" for number in range(10)]
+
 
 class Terminal:
     """A program, by default an interactive bash, that leads a session on a terminal of its own."""
@@ -95,9 +98,11 @@ class OnTerminal(TestCase):
 
 class Keys(OnTerminal):
     def test_ctrl_c_reaches_who_has_a_group_of_its_own(self):
-        own_group = "python3 -c 'import os; os.setpgid(0, 0); os.execlp(\"sleep\", \"sleep\", \"6003\")'"
-        for command, seconds in (("timeout 6001 sleep 6001", 6001), ("setsid -w sleep 6002", 6002),
-                                 (own_group, 6003)):
+        own_group = "python3 -c 'import os; os.setpgid(0, 0); " \
+                    f"os.execlp(\"sleep\", \"sleep\", \"{NAP[3]}\")'"
+        for command, seconds in ((f"timeout 60 sleep {NAP[1]}", NAP[1]),
+                                 (f"setsid -w sleep {NAP[2]}", NAP[2]),
+                                 (own_group, NAP[3])):
             for key in (CTRL_C, CTRL_BACKSLASH):
                 with self.subTest(command=command, key=key):
                     terminal = self.terminal()
@@ -112,9 +117,9 @@ class Keys(OnTerminal):
     def test_ctrl_c_ends_a_loop(self):
         for wrapper in self.wrappers():
             terminal = self.terminal()
-            terminal.run(f"for i in 1 2 3; do echo run=$i; {wrapper} sleep 6004; done; echo status=$?")
+            terminal.run(f"for i in 1 2 3; do echo run=$i; {wrapper} sleep {NAP[4]}; done; echo status=$?")
             terminal.expect("run=1")
-            self.await_sleep(6004)
+            self.await_sleep(NAP[4])
             terminal.type(CTRL_C)
             self.assertNotIn("run=2", terminal.expect(PROMPT))
             terminal.run("echo status=$?")
@@ -122,15 +127,15 @@ class Keys(OnTerminal):
 
     def test_ctrl_c_ends_make_and_xargs(self):
         for wrapper in self.wrappers():
-            self.write("Makefile", f"all:\n\t-{wrapper.replace('$', '$$')} sleep 6005\n\techo went on\n")
-            words = f"{wrapper} sleep 6005"
+            self.write("Makefile", f"all:\n\t-{wrapper.replace('$', '$$')} sleep {NAP[5]}\n\techo went on\n")
+            words = f"{wrapper} sleep {NAP[5]}"
             for line in (f"make -C {self.folder}", f"echo 1 2 | xargs -n 1 sh -c {shlex.quote(words)}"):
                 terminal = self.terminal()
                 terminal.run(line)
-                self.await_sleep(6005)
+                self.await_sleep(NAP[5])
                 terminal.type(CTRL_C)
                 self.assertNotIn("\nwent on", terminal.expect(PROMPT))
-                wait_until(lambda: not self.is_asleep("sleep 6005"), "it ends")
+                wait_until(lambda: not self.is_asleep(f"sleep {NAP[5]}"), "it ends")
 
     def test_a_command_that_handles_ctrl_c_has_its_status(self):
         for wrapper in self.wrappers():
@@ -146,16 +151,16 @@ class Jobs(OnTerminal):
     def test_ctrl_z_and_fg(self):
         for wrapper in self.wrappers():
             terminal = self.terminal()
-            terminal.run(f"{wrapper} sleep 6006")
-            self.await_sleep(6006)
+            terminal.run(f"{wrapper} sleep {NAP[6]}")
+            self.await_sleep(NAP[6])
             terminal.type(CTRL_Z)
             terminal.expect("Stopped")
             terminal.expect(PROMPT)
             terminal.fg()
-            terminal.expect("sleep 6006")
+            terminal.expect(f"sleep {NAP[6]}")
             terminal.type(CTRL_C)
             terminal.expect(PROMPT)
-            wait_until(lambda: not self.is_asleep("sleep 6006"), "it ends")
+            wait_until(lambda: not self.is_asleep(f"sleep {NAP[6]}"), "it ends")
 
     def test_a_command_that_stops_itself(self):
         for wrapper in self.wrappers():
@@ -226,11 +231,11 @@ class Foreground(OnTerminal):
         terminal = self.terminal()
         terminal.run(f"{self.wrapper()} bash --norc --noprofile --noediting -i")
         terminal.expect(PROMPT)
-        terminal.run("sleep 6007")
-        self.await_sleep(6007)
+        terminal.run(f"sleep {NAP[7]}")
+        self.await_sleep(NAP[7])
         terminal.type(CTRL_Z)
         terminal.expect("Stopped")
-        terminal.run("kill %1; echo in=$((1 + 1))")
+        terminal.run("kill -9 %1; wait %1; echo in=$((1 + 1))")
         terminal.expect("in=2")
         terminal.run("exit 7")
         terminal.expect("exit")
@@ -247,7 +252,7 @@ class Output(OnTerminal):
         terminal = self.terminal()
         terminal.run("stty tostop")
         terminal.expect(PROMPT)
-        terminal.run(f"{shlex.join([KP_RUN, proxy])} -- sh -c '>{go}; exec sleep 6008'")
+        terminal.run(f"{shlex.join([KP_RUN, proxy])} -- sh -c '>{go}; exec sleep {NAP[8]}'")
         terminal.expect("was stopped by signal 22: the terminal stops background output")
         terminal.type(CTRL_C)
         terminal.expect(PROMPT)
