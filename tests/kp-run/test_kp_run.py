@@ -3,6 +3,7 @@
 
 import base64
 import contextlib
+import ctypes
 import os
 import pty
 import random
@@ -719,8 +720,8 @@ class Signals(TestCase):
                   "print(info.si_code)")
         with self.running(self.fixture("serve"), "--", sys.executable, "-c", script) as process:
             self.assertEqual(process.stdout.readline(), "ready\n")
-            subprocess.run(["/bin/kill", "-q", "7", f"-{signal.SIGRTMIN}", str(process.pid)],
-                           check=True)
+            queue = ctypes.CDLL(None).sigqueue
+            self.assertEqual(queue(process.pid, int(signal.SIGRTMIN), ctypes.c_void_p(7)), 0)
             self.assertEqual(self.finish(process), (0, "-1\n", "")) # SI_QUEUE
 
     def test_alarm_that_was_set_before_ends_the_command(self):
